@@ -1,0 +1,81 @@
+"""Names that all rooms share: group, version, annotation keys, accounts, and the base of all models."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+GROUP = "careen.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+PROTOCOL = 1
+"""Number of the operator-agent protocol; both sides refuse to act on a higher one (reason ProtocolSkew)."""
+
+NAMESPACE = "careen-system"
+OPERATOR_ACCOUNT = "careen-operator"
+AGENT_ACCOUNT = "careen-agent"
+OPERATOR_USER = f"system:serviceaccount:{NAMESPACE}:{OPERATOR_ACCOUNT}"
+AGENT_USER = f"system:serviceaccount:{NAMESPACE}:{AGENT_ACCOUNT}"
+LEADER_LEASE = "careen-operator"
+AGENT_LEASE_PREFIX = "agent-"
+"""The agent of machine X renews the Lease `agent-X` in the install's namespace."""
+SWITCH_CONFIGMAP = "careen-switch"
+"""ConfigMap in the install's namespace; key `paused` "true" stops new Stage and Activate in the whole cluster."""
+SWITCH_KEY = "paused"
+
+CORDONED_ANNOTATION = f"{GROUP}/cordoned"
+"""On a core Node that the operator made unschedulable: the order it did so for."""
+RESUME_ANNOTATION = f"{GROUP}/resume"
+"""On an UpdatePolicy, `ROLLOUT/N`: a person has seen N failures of this rollout and lifts its halt."""
+CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
+DEFAULT_LOCK = "default"
+
+DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
+VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+_~-]*$"
+NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+
+Digest = Annotated[str, Field(pattern=DIGEST_PATTERN, max_length=71)]
+ReleaseVersion = Annotated[str, Field(pattern=VERSION_PATTERN, min_length=1, max_length=128)]
+ObjectName = Annotated[str, Field(pattern=NAME_PATTERN, min_length=1, max_length=253)]
+Identifier = Annotated[str, Field(min_length=1, max_length=253)]
+Message = Annotated[str, Field(max_length=1024)]
+Timestamp = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
+Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
+BootMethod = Literal["Auto", "Kexec", "Firmware"]
+OnSilence = Literal["Rollback", "Commit", "Wait"]
+
+
+class Model(BaseModel):
+    """Base of all documents: camelCase on the wire, docstrings of fields become their descriptions.
+
+    Unknown fields are ignored when read, so an old operator survives a newer CRD.
+    """
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        extra="ignore",
+        frozen=True,
+    )
+
+    def dump(self) -> dict[str, Any]:
+        """The document as the API server takes it: camelCase, absent instead of null."""
+        return self.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+
+class Condition(Model):
+    """One observation about an object, in the standard shape of Kubernetes conditions."""
+
+    type: Annotated[str, Field(min_length=1, max_length=64)]
+    """Name of the condition, such as Ready."""
+    status: Literal["True", "False", "Unknown"]
+    """Whether the condition holds."""
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """metadata.generation of the object that this condition was computed from."""
+    last_transition_time: Timestamp
+    """When status last changed."""
+    reason: Annotated[str, Field(min_length=1, max_length=64)]
+    """CamelCase word for why, the same in events, metrics and the command line."""
+    message: Message
+    """Sentence for people; empty when there is nothing to add."""

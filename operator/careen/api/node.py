@@ -1,0 +1,255 @@
+"""Node: the shadow of one machine. People wish, the operator orders, the agent reports; each in fields of its own."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .meta import (
+    BootMethod,
+    Condition,
+    Digest,
+    Identifier,
+    Message,
+    Model,
+    ObjectName,
+    OnSilence,
+    ReleaseVersion,
+    Seconds,
+    Timestamp,
+)
+
+Goal = Literal["Stage", "Activate", "Commit", "Abort"]
+Phase = Literal["Idle", "Staging", "Staged", "Activating", "Verifying", "Committed", "RolledBack", "Failed"]
+SlotLetter = Literal["A", "B"]
+CauseWord = Literal[
+    "People", "GateFailed", "Withdrawn", "Panic", "Watchdog", "LocalGate", "Interrupted", "TrialLost",
+    "JournalLost", "Silence",
+]  # fmt: skip
+ErrorClass = Literal["Transfer", "Integrity", "Size", "Disk", "Boot", "Refused", "Internal"]
+
+
+class NodeBoot(Model):
+    """How this machine is to be booted into a new slot, whatever the policy says."""
+
+    method: BootMethod = "Auto"
+    """Kexec boots the new kernel at once, Firmware goes through the firmware, Auto leaves it to policy and machine. Default Auto."""
+
+
+class PolicyRef(Model):
+    """The policy that an order comes from."""
+
+    name: ObjectName
+    """Name of the UpdatePolicy."""
+    uid: Identifier
+    """UID of the UpdatePolicy; a policy made again under the same name is another one."""
+
+
+class OrderRelease(Model):
+    """The release of an order, resolved when the order was given."""
+
+    repository: Annotated[str, Field(min_length=1, max_length=2048)]
+    """URL of the release repository."""
+    version: ReleaseVersion
+    """Version of the OS."""
+    digest: Digest
+    """sha256 over the image, as `sha256:` and 64 hex digits."""
+    size_bytes: Annotated[int, Field(ge=1)]
+    """Size of the image in bytes."""
+    path: Annotated[str, Field(min_length=1, max_length=1024)]
+    """Path of the image below the repository's URL."""
+
+
+class OrderTerms(Model):
+    """What the policy asked for when the order was given; later edits of the policy do not reach the order."""
+
+    lock: ObjectName
+    """Name of the RebootLock that the order is activated under."""
+    ready_seconds: Seconds
+    """Seconds for which the machine must be Ready in the new OS before the order is committed."""
+    verify_timeout_seconds: Seconds
+    """Seconds after which a trial boot whose gates do not pass is aborted."""
+    commit_timeout_seconds: Seconds
+    """Seconds of a trial boot after which an agent that heard nothing from the API server obeys onSilence."""
+    on_silence: OnSilence
+    """What the agent does in a trial boot when the API server has never answered in commitTimeoutSeconds."""
+    boot_method: BootMethod
+    """How the new slot is booted."""
+    drain_timeout_seconds: Seconds
+    """Seconds after which a drain that does not end is given up and the lock is given back."""
+
+
+class Assignment(Model):
+    """One order of the operator to one machine."""
+
+    id: Identifier
+    """Identity of the order: a hash over machine, rollout and attempt. An id is activated once."""
+    attempt: Annotated[int, Field(ge=0)] = 0
+    """How many orders of the same rollout this machine had before."""
+    lost_attempts: Annotated[int, Field(ge=0)] = 0
+    """How many of them ended in a trial boot that was lost without a word; the second such loss is a failure."""
+    policy: PolicyRef
+    """The policy that gave the order."""
+    rollout: Identifier
+    """The rollout that the order belongs to."""
+    release: OrderRelease
+    """What to write to the passive slot and boot."""
+    goal: Goal
+    """How far the machine may go: Stage, Activate, Commit; or Abort."""
+    cause: CauseWord | None = None
+    """Why the order is aborted; set with goal Abort only."""
+    from_boot_id: Annotated[str, Field(max_length=64)] | None = None
+    """Boot id that the machine had when goal Activate was written; absent before."""
+    terms: OrderTerms
+    """What the policy asked for, frozen with the order."""
+
+
+class NodeSpec(Model):
+    """Wishes of people, and the operator's order."""
+
+    paused: bool = False
+    """Start nothing new on this machine. What is in flight finishes. Default false."""
+    boot: NodeBoot | None = None
+    """Overrides the policy's boot method for this machine."""
+    retry: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
+    """Raise it to forgive all rejections recorded so far on this machine; set by `careen retry`. Default 0."""
+    abort: Annotated[str, Field(max_length=253)] | None = None
+    """Id of an order to abort, wherever it stands; set by `careen abort`. Another id has no effect."""
+    assignment: Assignment | None = None
+    """The operator's order; written by the operator alone."""
+
+
+class SlotStatus(Model):
+    """One of the two /usr partitions."""
+
+    partition: Annotated[int, Field(ge=1, le=128)]
+    """Number of the partition in the GPT."""
+    priority: Annotated[int, Field(ge=0, le=15)]
+    """GPT priority; the highest bootable one wins, 0 is never booted."""
+    tries: Annotated[int, Field(ge=0, le=15)]
+    """Boot attempts that the boot loader may still spend on this slot."""
+    successful: bool
+    """Whether a boot of this slot was proven good."""
+    version: Annotated[str, Field(max_length=128)] | None = None
+    """Version of the OS in this slot; absent when unknown or when the slot is being written."""
+    digest: Annotated[str, Field(max_length=71)] | None = None
+    """sha256 of the image that was last verified in this slot."""
+
+
+class Slots(Model):
+    """Both slots."""
+
+    a: Annotated[SlotStatus, Field(alias="A")]
+    """Slot USR-A."""
+    b: Annotated[SlotStatus, Field(alias="B")]
+    """Slot USR-B."""
+
+
+class Progress(Model):
+    """How far the staging is, in bytes of the image."""
+
+    bytes_total: Annotated[int, Field(ge=0)]
+    """Size of the image."""
+    bytes_fetched: Annotated[int, Field(ge=0)]
+    """Bytes taken from the repository so far."""
+
+
+class StepError(Model):
+    """Why the step does not go on."""
+
+    class_: Annotated[ErrorClass, Field(alias="class")]
+    """Transfer, Integrity, Size, Disk, Boot, Refused or Internal."""
+    message: Message
+    """Sentence for people: what was tried, what was found, what is allowed."""
+
+
+class Step(Model):
+    """Where the agent stands with an order."""
+
+    id: Annotated[str, Field(max_length=253)] = ""
+    """Order that this step answers; empty when the agent has none."""
+    observed_goal: Goal | None = None
+    """Last goal of the order that the agent has acted on."""
+    phase: Phase
+    """Idle, Staging, Staged, Activating, Verifying, or ended: Committed, RolledBack, Failed."""
+    verdict: Literal["COMMIT", "ROLLBACK"] | None = None
+    """The one verdict on the trial, written to the journal before the disk."""
+    cause: CauseWord | None = None
+    """Why the machine went back, or the order ended."""
+    progress: Progress | None = None
+    """Progress of the staging."""
+    error: StepError | None = None
+    """Last error of the step; cleared when the step goes on."""
+
+
+class Rejected(Model):
+    """A release that was rolled back on this machine."""
+
+    digest: Digest
+    """The digest that is not tried here again."""
+    cause: CauseWord
+    """Why it was rolled back."""
+    retry: Annotated[int, Field(ge=0)]
+    """Value of spec.retry when it was rejected; the entry counts while spec.retry is not higher."""
+
+
+class Orchestration(Model):
+    """Why this machine waits, in the operator's words."""
+
+    state: Annotated[str, Field(max_length=32)]
+    """Waiting, Draining, Verifying, Returning, UpToDate, Failed or Unmanaged."""
+    reason: Annotated[str, Field(max_length=64)]
+    """CamelCase word for why."""
+    message: Message
+    """Sentence for people: which budget, pod, wave or person blocks, and when it ends where that is known."""
+    since: Timestamp
+    """When this state and reason began."""
+    settled_since: Timestamp | None = None
+    """Since when all gates after the boot have passed without a break; readySeconds run from it."""
+
+
+class NodeStatus(Model):
+    """What the machine is, and what it does; orchestration and conditions are the operator's, all else the agent's."""
+
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """metadata.generation that the operator has seen."""
+    slots: Slots | None = None
+    """Both slots as the disk has them."""
+    booted: SlotLetter | None = None
+    """The slot that is running."""
+    boot_id: Annotated[str, Field(alias="bootID", max_length=64)] | None = None
+    """Boot id of the running kernel; another one after each boot."""
+    boot_method: Literal["Kexec", "Firmware"] | None = None
+    """How the running system was booted."""
+    boot_decision: Literal["Kexec", "Firmware"] | None = None
+    """How the machine would boot the next slot, decided before any drain."""
+    architecture: Annotated[str, Field(max_length=32)] | None = None
+    """Machine architecture in the kernel's words, such as x86_64."""
+    machine_id: Annotated[str, Field(alias="machineID", max_length=64)] | None = None
+    """Contents of /etc/machine-id."""
+    protocol: Annotated[int, Field(ge=0)] | None = None
+    """Number of the operator-agent protocol that the agent speaks."""
+    os_image: Annotated[str, Field(max_length=256)] | None = None
+    """Pretty name of the running OS."""
+    kernel: Annotated[str, Field(max_length=128)] | None = None
+    """Release of the running kernel."""
+    agent_version: Annotated[str, Field(max_length=64)] | None = None
+    """Version of the agent."""
+    step: Step | None = None
+    """Where the agent stands with its order."""
+    rejected: (
+        Annotated[list[Rejected], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"})] | None
+    ) = None
+    """Releases that were rolled back on this machine, newest last."""
+    orchestration: Orchestration | None = None
+    """Why this machine waits; written by the operator alone."""
+    conditions: (
+        Annotated[
+            list[Condition],
+            Field(
+                max_length=16,
+                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+            ),
+        ]
+        | None
+    ) = None
+    """Ready (runs the release of its policy), Reconciling, Stalled; written by the operator alone."""

@@ -1,0 +1,275 @@
+"""UpdatePolicy: which machines run which release, and how fast they may get there."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from .meta import (
+    DEFAULT_LOCK,
+    BootMethod,
+    Condition,
+    Digest,
+    Identifier,
+    Model,
+    ObjectName,
+    OnSilence,
+    ReleaseVersion,
+    Seconds,
+    Timestamp,
+)
+from .node import CauseWord
+
+LIST_MAP_BY_TYPE = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+IntOrPercent = Annotated[
+    int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True, "x-careen-int-or-percent": True})
+]
+LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
+LabelValue = Annotated[str, Field(max_length=63)]
+
+
+class LabelRequirement(Model):
+    """One requirement on a label."""
+
+    key: LabelKey
+    """Label key."""
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    """In, NotIn, Exists or DoesNotExist."""
+    values: (
+        Annotated[list[LabelValue], Field(max_length=256, json_schema_extra={"x-kubernetes-list-type": "atomic"})]
+        | None
+    ) = None
+    """Values for In and NotIn; must be empty for the others."""
+
+
+class LabelSelector(Model):
+    """Selects machines by labels of the core Node, and of the careen Node for keys absent there."""
+
+    match_labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=64)] | None = None
+    """Labels that must all have these values."""
+    match_expressions: (
+        Annotated[
+            list[LabelRequirement],
+            Field(max_length=64, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+        ]
+        | None
+    ) = None
+    """Requirements that must all hold."""
+
+
+class ReleaseRef(Model):
+    """What the machines are to run: exactly one of version and digest, from a repository."""
+
+    repository: Annotated[str, Field(min_length=8, max_length=2048, pattern=r"^https?://.+")]
+    """URL of the release repository; it holds index.json and the images named there."""
+    version: ReleaseVersion | None = None
+    """Version to run, looked up in the repository's index once for a rollout."""
+    digest: Digest | None = None
+    """Digest to run, as `sha256:` and 64 hex digits."""
+
+
+class TopologyBudget(Model):
+    """How many machines of one failure domain may be unavailable at once."""
+
+    key: LabelKey
+    """Label of the core Node that names the domain; machines without it form one domain of their own."""
+    max_unavailable: IntOrPercent
+    """Most machines of one domain that may be unavailable, as a number, or as a percentage of the domain's machines (rounded down, at least 1)."""
+
+
+class Wave(Model):
+    """A part of a rollout's machines: exactly one of count, percent and nodeNames."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)]
+    """Name of the wave, unique in the policy."""
+    count: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Number of machines."""
+    percent: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Share of the rollout's machines in percent, rounded down, at least one machine."""
+    node_names: (
+        Annotated[
+            list[ObjectName],
+            Field(min_length=1, max_length=500, json_schema_extra={"x-kubernetes-list-type": "set"}),
+        ]
+        | None
+    ) = None
+    """Machines by name."""
+    soak_seconds: Seconds = 0
+    """Seconds for which all machines of the wave must stay healthy before the next wave begins. Default 0."""
+
+
+class Strategy(Model):
+    """How many machines may be changed at once, and in which order."""
+
+    max_unavailable: IntOrPercent = 1
+    """Most machines of this policy that may be unavailable at once, for whatever reason, as a number or as a percentage (rounded down, at least 1). Default 1."""
+    topology: (
+        Annotated[
+            list[TopologyBudget],
+            Field(
+                max_length=1,
+                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["key"]},
+            ),
+        ]
+        | None
+    ) = None
+    """Budget for each domain of one topology key, on top of maxUnavailable."""
+    max_staging: Annotated[int, Field(ge=1, le=5000)] = 10
+    """Most machines that may be writing their passive slot at once. Default 10."""
+    waves: (
+        Annotated[
+            list[Wave],
+            Field(
+                max_length=16,
+                json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+            ),
+        ]
+        | None
+    ) = None
+    """Waves in their order; machines that no wave takes form a last one. Without waves all machines are in one."""
+    lock: ObjectName = DEFAULT_LOCK
+    """Name of the RebootLock that machines are activated under. Default `default`."""
+
+
+class Drain(Model):
+    """How pods are moved away before a machine is activated."""
+
+    timeout_seconds: Annotated[int, Field(ge=1, le=604_800)] = 3600
+    """Seconds after which a drain that does not end is given up; the lock is given back. Default 3600."""
+    retry_seconds: Annotated[int, Field(ge=0, le=604_800)] = 300
+    """Seconds that a machine waits after a drain that was given up before it is tried again. Default 300."""
+
+
+class Boot(Model):
+    """How the new slot is booted and guarded."""
+
+    method: BootMethod = "Auto"
+    """Kexec, Firmware, or Auto: kexec where the machine can. Default Auto."""
+    commit_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
+    """Seconds of a trial boot after which an agent that never reached the API server obeys onSilence. Default 600."""
+    on_silence: OnSilence = "Rollback"
+    """Rollback goes back, Commit keeps the new OS when the local gates pass, Wait stays uncommitted. Default Rollback."""
+
+
+class Failure(Model):
+    """What happens when machines fail."""
+
+    max_failed: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Failures of one rollout that are tolerated; one more and the action is taken. Default 0."""
+    action: Literal["Halt"] = "Halt"
+    """Halt stops the rollout until people resume it or ask for another release. Default Halt."""
+
+
+class UpdatePolicySpec(Model):
+    """Which machines run which release, and how they get there."""
+
+    selector: LabelSelector = LabelSelector()
+    """Machines that the policy is for; an empty selector is all machines."""
+    release: ReleaseRef
+    """What the machines are to run."""
+    paused: bool = False
+    """Start nothing new. Machines in flight finish. Default false."""
+    strategy: Strategy = Strategy()
+    """Budgets and waves."""
+    drain: Drain = Drain()
+    """How pods are moved away."""
+    boot: Boot = Boot()
+    """How the new slot is booted and guarded."""
+    ready_seconds: Seconds = 0
+    """Seconds for which a machine must be Ready in the new OS before it is marked good. Default 0."""
+    verify_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
+    """Seconds after which a trial boot that does not become Ready is rolled back. Default 600."""
+    failure: Failure = Failure()
+    """How many failures are tolerated."""
+
+
+class FailureRecord(Model):
+    """One machine on which the rollout failed."""
+
+    node: ObjectName
+    """Name of the machine."""
+    node_uid: Annotated[str, Field(alias="nodeUID", max_length=64)]
+    """UID of its core Node."""
+    order: Identifier
+    """The order that failed."""
+    cause: CauseWord
+    """Why."""
+
+
+class Rollout(Model):
+    """One release under this policy: waves, soak, failures and the halt belong to it."""
+
+    id: Identifier
+    """Number and beginning of the digest; orders carry it."""
+    number: Annotated[int, Field(ge=1)]
+    """Counts the policy's rollouts from 1."""
+    repository: Annotated[str, Field(max_length=2048)]
+    """Where the release comes from."""
+    version: Annotated[str, Field(max_length=128)]
+    """Version of the release."""
+    digest: Digest
+    """Digest of the release."""
+    size_bytes: Annotated[int, Field(ge=1)]
+    """Size of the image in bytes."""
+    path: Annotated[str, Field(max_length=1024)]
+    """Path of the image below the repository."""
+    started_at: Timestamp
+    """When the rollout began; machines that join later are in the last wave."""
+    wave: Annotated[int, Field(ge=0)] = 0
+    """Index of the wave that is open, from 0."""
+    wave_names: Annotated[
+        list[Annotated[str, Field(max_length=63)]],
+        Field(max_length=17, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ]
+    """Names of the waves when the rollout began."""
+    wave_bounds: Annotated[
+        list[Annotated[str, Field(max_length=64)]],
+        Field(max_length=17, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+    ]
+    """Upper bound of each wave in the order of hash(machine, rollout); empty for a wave by names."""
+    wave_done_at: Timestamp | None = None
+    """When the open wave was finished and healthy; the soak runs from it."""
+    failures: (
+        Annotated[list[FailureRecord], Field(max_length=100, json_schema_extra={"x-kubernetes-list-type": "atomic"})]
+        | None
+    ) = None
+    """Machines on which the rollout failed, oldest first (the first 100)."""
+    failed: Annotated[int, Field(ge=0)] = 0
+    """How many failures there were."""
+    forgiven: Annotated[int, Field(ge=0)] = 0
+    """How many of them people have seen and forgiven by `careen resume`."""
+    halted_at: Timestamp | None = None
+    """When the failure budget was spent; only `careen resume` or a new rollout lifts the halt."""
+
+
+class PolicyCounts(Model):
+    """Machines of the policy by state."""
+
+    selected: Annotated[int, Field(ge=0)] = 0
+    """Machines that the selector matches."""
+    updated: Annotated[int, Field(ge=0)] = 0
+    """Machines that run the release, marked good."""
+    staging: Annotated[int, Field(ge=0)] = 0
+    """Machines that write the release to their passive slot."""
+    staged: Annotated[int, Field(ge=0)] = 0
+    """Machines that hold the release, verified, in their passive slot."""
+    in_flight: Annotated[int, Field(ge=0)] = 0
+    """Machines that were told to activate and have not ended."""
+    unavailable: Annotated[int, Field(ge=0)] = 0
+    """Machines that are unavailable, for whatever reason."""
+    failed: Annotated[int, Field(ge=0)] = 0
+    """Machines on which the release is rejected."""
+
+
+class UpdatePolicyStatus(Model):
+    """Where the policy stands; written by the operator alone."""
+
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    """metadata.generation that this status was computed from."""
+    rollout: Rollout | None = None
+    """The current rollout."""
+    counts: PolicyCounts | None = None
+    """Machines by state."""
+    summary: Annotated[str, Field(max_length=64)] | None = None
+    """Updated machines of selected ones, such as 3/6."""
+    conditions: Annotated[list[Condition], Field(max_length=16, json_schema_extra=LIST_MAP_BY_TYPE)] | None = None
+    """Complete, Progressing, Waiting, Halted, PolicyConflict, and the standard Ready, Reconciling, Stalled."""
