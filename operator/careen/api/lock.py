@@ -14,11 +14,11 @@ class Holder(Model):
     """Who holds: the machine's name for the operator's own, any word for people and old clients."""
     order: Annotated[str, Field(max_length=253)] | None = None
     """Order that the operator holds it for; absent for holders by people, which only people free."""
-    node_uid: Annotated[str, Field(alias="nodeUID", max_length=64)] | None = None
+    node_uid: Annotated[str, Field(max_length=64)] | None = None
     """UID of the careen Node."""
-    core_node_uid: Annotated[str, Field(alias="coreNodeUID", max_length=64)] | None = None
+    core_node_uid: Annotated[str, Field(max_length=64)] | None = None
     """UID of the core Node; with machineID it tells a machine that is gone from one that was made again."""
-    machine_id: Annotated[str, Field(alias="machineID", max_length=64)] | None = None
+    machine_id: Annotated[str, Field(max_length=64)] | None = None
     """nodeInfo.machineID of the core Node."""
     since: Timestamp
     """When the lock was granted."""

@@ -45,6 +45,12 @@ BootMethod = Literal["Auto", "Kexec", "Firmware"]
 OnSilence = Literal["Rollback", "Commit", "Wait"]
 
 
+def spell_field(name: str) -> str:
+    """The wire name of a field: camelCase, with ID and UID in capitals as Kubernetes spells them (nodeUID, bootID)."""
+    stem, _, last = name.rpartition("_")
+    return to_camel(stem) + last.upper() if stem and last in ("id", "uid") else to_camel(name)
+
+
 class Model(BaseModel):
     """Base of all documents: camelCase on the wire, docstrings of fields become their descriptions.
 
@@ -52,7 +58,7 @@ class Model(BaseModel):
     """
 
     model_config = ConfigDict(
-        alias_generator=to_camel,
+        alias_generator=spell_field,
         populate_by_name=True,
         use_attribute_docstrings=True,
         extra="ignore",

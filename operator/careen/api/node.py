@@ -216,7 +216,7 @@ class NodeStatus(Model):
     """Both slots as the disk has them."""
     booted: SlotLetter | None = None
     """The slot that is running."""
-    boot_id: Annotated[str, Field(alias="bootID", max_length=64)] | None = None
+    boot_id: Annotated[str, Field(max_length=64)] | None = None
     """Boot id of the running kernel; another one after each boot."""
     boot_method: Literal["Kexec", "Firmware"] | None = None
     """How the running system was booted."""
@@ -224,7 +224,7 @@ class NodeStatus(Model):
     """How the machine would boot the next slot, decided before any drain."""
     architecture: Annotated[str, Field(max_length=32)] | None = None
     """Machine architecture in the kernel's words, such as x86_64."""
-    machine_id: Annotated[str, Field(alias="machineID", max_length=64)] | None = None
+    machine_id: Annotated[str, Field(max_length=64)] | None = None
     """Contents of /etc/machine-id."""
     protocol: Annotated[int, Field(ge=0)] | None = None
     """Number of the operator-agent protocol that the agent speaks."""

@@ -147,7 +147,7 @@ class Boot(Model):
     commit_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
     """Seconds of a trial boot after which an agent that never reached the API server obeys onSilence. Default 600."""
     on_silence: OnSilence = "Rollback"
-    """Rollback goes back, Commit keeps the new OS when the local gates pass, Wait stays uncommitted. Default Rollback."""
+    """Rollback goes back, Commit keeps the new OS when the local gates pass, Wait stays on trial. Default Rollback."""
 
 
 class Failure(Model):
@@ -187,7 +187,7 @@ class FailureRecord(Model):
 
     node: ObjectName
     """Name of the machine."""
-    node_uid: Annotated[str, Field(alias="nodeUID", max_length=64)]
+    node_uid: Annotated[str, Field(max_length=64)]
     """UID of its core Node."""
     order: Identifier
     """The order that failed."""
