@@ -87,6 +87,8 @@ class Assignment(Model):
     """How many orders of the same rollout this machine had before."""
     lost_attempts: Annotated[int, Field(ge=0)] = 0
     """How many of them ended in a trial boot that was lost without a word; the second such loss is a failure."""
+    retry: Annotated[int, Field(ge=0)] = 0
+    """spec.retry when the order was given; a higher one lets a machine that failed be tried again."""
     policy: PolicyRef
     """The policy that gave the order."""
     rollout: Identifier
@@ -103,8 +105,20 @@ class Assignment(Model):
     """What the policy asked for, frozen with the order."""
 
 
+class CoreNodeRef(Model):
+    """The Kubernetes Node that this Node is the shadow of."""
+
+    uid: Annotated[str, Field(max_length=64)]
+    """UID of the core Node."""
+    machine_id: Annotated[str, Field(max_length=64)] = ""
+    """nodeInfo.machineID of the core Node: the same id under a new UID is the same machine, registered anew."""
+
+
 class NodeSpec(Model):
     """Wishes of people, and the operator's order."""
+
+    core_node: CoreNodeRef | None = None
+    """The Kubernetes Node that this Node is the shadow of; written by the operator alone."""
 
     paused: bool = False
     """Start nothing new on this machine. What is in flight finishes. Default false."""
@@ -202,7 +216,7 @@ class Orchestration(Model):
     message: Message
     """Sentence for people: which budget, pod, wave or person blocks, and when it ends where that is known."""
     since: Timestamp
-    """When this state and reason began."""
+    """When this state began; drain times run from it."""
     settled_since: Timestamp | None = None
     """Since when all gates after the boot have passed without a break; readySeconds run from it."""
 

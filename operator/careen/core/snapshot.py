@@ -1,0 +1,365 @@
+"""The frozen view of all objects at one instant that every decision is made from.
+
+Instants are seconds since the epoch by the API server's clock; only the operator's own memory (silence, refusals, the
+gap-free watch) is kept by other means, and it reaches the plan as plain facts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from careen.api.meta import CONTROL_PLANE_LABEL
+
+TERMINAL = frozenset({"Committed", "RolledBack"})
+ON_TRIAL = frozenset({"Activating", "Verifying"})
+
+
+@dataclass(frozen=True, slots=True)
+class CoreNode:
+    """A Kubernetes Node, as far as decisions need it."""
+
+    name: str
+    uid: str
+    resource_version: str
+    labels: Mapping[str, str]
+    ready: bool
+    unschedulable: bool
+    boot_id: str
+    machine_id: str
+    cordoned_for: str | None = None
+
+    @property
+    def control_plane(self) -> bool:
+        """Whether it runs the control plane, and so falls under the cap of one at a time."""
+        return CONTROL_PLANE_LABEL in self.labels
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One release, resolved from a repository's index."""
+
+    repository: str
+    version: str
+    digest: str
+    size_bytes: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What the policy asked for when an order was given."""
+
+    lock: str
+    ready_seconds: int
+    verify_timeout_seconds: int
+    commit_timeout_seconds: int
+    on_silence: str
+    boot_method: str
+    drain_timeout_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One assignment of a Node."""
+
+    id: str
+    attempt: int
+    lost_attempts: int
+    retry: int
+    policy: str
+    policy_uid: str
+    rollout: str
+    release: Release
+    goal: str
+    cause: str | None
+    from_boot_id: str | None
+    terms: Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One slot as the agent reports it."""
+
+    successful: bool
+    version: str | None
+    digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Where the agent stands with an order."""
+
+    id: str = ""
+    observed_goal: str | None = None
+    phase: str = "Idle"
+    cause: str | None = None
+    error_class: str | None = None
+    error_message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """The operator's last word about a machine (Node.status.orchestration)."""
+
+    state: str
+    reason: str
+    message: str
+    since: float
+    settled_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A careen Node."""
+
+    name: str
+    uid: str
+    resource_version: str
+    generation: int
+    created: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+    core_uid: str = ""
+    core_machine_id: str = ""
+    paused: bool = False
+    boot_method: str | None = None
+    retry: int = 0
+    abort: str | None = None
+    order: Order | None = None
+    booted: str | None = None
+    boot_id: str = ""
+    protocol: int | None = None
+    slots: Mapping[str, Slot] = field(default_factory=dict)
+    step: Step = Step()
+    rejected: tuple[tuple[str, int], ...] = ()
+    note: Note | None = None
+
+    @property
+    def reported(self) -> bool:
+        """Whether an agent has ever written this Node's status."""
+        return bool(self.boot_id)
+
+    @property
+    def owns_step(self) -> bool:
+        """Whether the agent's step answers the current order."""
+        return self.order is not None and self.step.id == self.order.id
+
+    @property
+    def phase(self) -> str:
+        """Phase of the current order; Idle while the agent has not answered it."""
+        return self.step.phase if self.owns_step else "Idle"
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether the agent has acted on the last goal of the current order."""
+        return self.owns_step and self.order is not None and self.step.observed_goal == self.order.goal
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more can come of the current order, so that its lock needs no further word of the agent.
+
+        An Abort that finds no Activating in the very same version of the object is final: the agent's own
+        write of Activating tests the goal (rule 3), so it can't be accepted any more.
+        """
+        order = self.order
+        if order is None or self.phase in TERMINAL:
+            return True
+        if order.goal == "Abort" and (order.from_boot_id is None or self.phase not in ON_TRIAL):
+            return True
+        return self.phase == "Failed" and order.from_boot_id is not None and self.acknowledged
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether goal Activate was written and the order has not ended; or an open step lost its order."""
+        if self.order is not None and self.order.from_boot_id is not None and not self.closed:
+            return True
+        return self.orphaned
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether the agent is on a trial for an order that this Node does not hold (the Node was made again)."""
+        return self.step.id != "" and not self.owns_step and self.step.phase in ON_TRIAL
+
+    def runs(self, release: Release) -> bool:
+        """Whether the release is booted and marked good."""
+        slot = self.slots.get(self.booted or "")
+        if slot is None or not slot.successful:
+            return False
+        return slot.digest == release.digest if slot.digest else slot.version == release.version
+
+    def rejects(self, digest: str) -> bool:
+        """Whether the digest was rolled back here and nobody has said to try again."""
+        return any(known == digest and self.retry <= retry for known, retry in self.rejected)
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod that a drain has to move; DaemonSet, mirror and finished pods are not among them."""
+
+    namespace: str
+    name: str
+    uid: str
+    node: str
+    deleting: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refused eviction, remembered by the executor."""
+
+    message: str
+    not_before: float
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """One holder of a lock."""
+
+    id: str
+    since: float
+    order: str | None = None
+    node_uid: str | None = None
+    core_node_uid: str | None = None
+    machine_id: str | None = None
+    by: str | None = None
+    reason: str | None = None
+    unavailable_at_grant: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A RebootLock."""
+
+    name: str
+    uid: str
+    resource_version: str
+    generation: int
+    max: int
+    paused: bool = False
+    term: int = 0
+    holders: tuple[Holder, ...] = ()
+
+    @property
+    def available(self) -> int:
+        """How many more may hold it; negative while max was lowered below the holders."""
+        return self.max - len(self.holders)
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """One requirement on a label."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """A wave of the policy's strategy."""
+
+    name: str
+    count: int | None = None
+    percent: int | None = None
+    node_names: tuple[str, ...] = ()
+    soak_seconds: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One machine on which a rollout failed."""
+
+    node: str
+    node_uid: str
+    order: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """The stored state of a rollout."""
+
+    id: str
+    number: int
+    release: Release
+    started_at: float
+    wave: int
+    wave_names: tuple[str, ...]
+    wave_bounds: tuple[str, ...]
+    wave_done_at: float | None = None
+    failures: tuple[Failure, ...] = ()
+    failed: int = 0
+    forgiven: int = 0
+    halted_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A stored condition."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    since: float
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """An UpdatePolicy."""
+
+    name: str
+    uid: str
+    resource_version: str
+    generation: int
+    selector: tuple[Requirement, ...]
+    repository: str
+    version: str | None
+    digest: str | None
+    terms: Terms
+    paused: bool = False
+    max_unavailable: int | str = 1
+    topology: tuple[tuple[str, int | str], ...] = ()
+    max_staging: int = 10
+    waves: tuple[Wave, ...] = ()
+    drain_retry_seconds: int = 300
+    max_failed: int = 0
+    resume: tuple[str, int] | None = None
+    rollout: Rollout | None = None
+    observed_generation: int = 0
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def release_key(self) -> tuple[str, str]:
+        """What the release is looked up by: repository, and version or digest."""
+        return self.repository, self.digest or self.version or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that a plan may look at."""
+
+    machines: Mapping[str, Machine] = field(default_factory=dict)
+    core_nodes: Mapping[str, CoreNode] = field(default_factory=dict)
+    pods: Mapping[str, tuple[Pod, ...]] = field(default_factory=dict)
+    """Pods to move, by the name of their node."""
+    policies: Mapping[str, Policy] = field(default_factory=dict)
+    locks: Mapping[str, Lock] = field(default_factory=dict)
+    releases: Mapping[tuple[str, str], Release | str] = field(default_factory=dict)
+    """What release keys resolve to; a sentence where they do not."""
+    silent: frozenset[str] = frozenset()
+    """Machines whose agent is silent, or never spoke."""
+    refusals: Mapping[str, Refusal] = field(default_factory=dict)
+    """Refused evictions by the pod's UID."""
+    verifying_since: Mapping[str, float] = field(default_factory=dict)
+    """When this leader first saw an order on trial, without a gap since."""
+    busy: frozenset[tuple[str, str]] = frozenset()
+    """(kind, name) of objects with a write in flight; no action may touch them."""
+    paused: bool = False
+    """The cluster-wide switch."""
+    term: int = 0
+    """Term of the leader that plans."""
+    operator_node: str | None = None
+    """The machine that the operator itself runs on; it is taken last."""
+    node_selector: tuple[Requirement, ...] = ()
+    """Core Nodes that are given a careen Node."""
