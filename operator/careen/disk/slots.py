@@ -147,13 +147,13 @@ def commit(slots: Slots, name: SlotName, *, booted: SlotName) -> Slots:
     return raised.with_attributes(name, Attributes(priority=priority, tries=0, successful=True))
 
 
-def require_bootable(slots: Iterable[Slot]) -> None:
-    """Raise UnsafeChangeError if the boot rule could choose none of the slots."""
-    every = list(slots)
-    if not any(slot.attributes.bootable for slot in every):
-        state = ", ".join(f"USR-{slot.name} {slot.attributes}" for slot in every)
+def require_bootable(entries: Iterable[Entry]) -> None:
+    """Raise UnsafeChangeError if the boot rule could choose none of these partitions."""
+    slots = [entry for entry in entries if entry.type_guid == USR_TYPE]
+    if not any(entry.attributes.bootable for entry in slots):
+        state = ", ".join(f"{entry.label} {entry.attributes}" for entry in slots)
         raise UnsafeChangeError(
-            f"nothing could boot after this change: {state}; "
+            f"no slot could boot after this change ({state}); "
             "allowed: at least one slot with priority 1 or more that has tries left or is successful"
         )
 

@@ -1,0 +1,1 @@
+"""Commands for people: typer applications and their output."""
