@@ -1,0 +1,161 @@
+"""Gates: the ordered chain of named checks that may refuse to start something on a machine; the first no counts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from careen.api.meta import PROTOCOL
+from careen.api.reasons import Reason
+
+from .budgets import Budgets, Refusal
+from .fleet import Fleet, speaks_protocol
+from .rollouts import Progress, has_failed, refuse_wave
+from .semaphore import Refused, acquire
+from .snapshot import Holder, Lock, Machine, Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A machine that something could be started on."""
+
+    fleet: Fleet
+    machine: Machine
+    policy: Policy
+    progress: Progress
+    now: float
+    lock: Lock | None = None
+    """The policy's lock with all grants of this plan in it."""
+    budgets: Budgets | None = None
+
+
+Gate = Callable[[Candidate], Refusal | None]
+
+
+def check_switch(candidate: Candidate) -> Refusal | None:
+    """The cluster-wide switch stops everything new."""
+    if candidate.fleet.snapshot.paused:
+        return Refusal(Reason.CLUSTER_PAUSED, "the cluster-wide switch (ConfigMap careen-switch) is on")
+    return None
+
+
+def check_conflict(candidate: Candidate) -> Refusal | None:
+    """A machine that two policies select is left alone by both."""
+    owners = candidate.fleet.owners.get(candidate.machine.name, ())
+    if len(owners) > 1:
+        return Refusal(Reason.POLICY_CONFLICT, f"selected by more than one policy: {', '.join(owners)}")
+    return None
+
+
+def check_paused(candidate: Candidate) -> Refusal | None:
+    """Pausing a policy or a machine stops everything new there."""
+    if candidate.policy.paused:
+        return Refusal(Reason.PAUSED, f"policy {candidate.policy.name} is paused")
+    if candidate.machine.paused:
+        return Refusal(Reason.PAUSED, "the machine is paused (spec.paused)")
+    return None
+
+
+def check_release(candidate: Candidate) -> Refusal | None:
+    """The release must be known, stored as a rollout, and not rejected by this machine."""
+    progress = candidate.progress
+    if progress.unresolved is not None:
+        return Refusal(Reason.RELEASE_UNRESOLVED, progress.unresolved)
+    if progress.rollout is not None and has_failed(progress.rollout, candidate.machine):
+        version = progress.rollout.release.version
+        cause = candidate.machine.step.cause or "an earlier rollback"
+        return Refusal(
+            Reason.RELEASE_REJECTED,
+            f"{version} failed here ({cause}); `careen retry {candidate.machine.name}` tries it again",
+        )
+    return None
+
+
+def check_halt(candidate: Candidate) -> Refusal | None:
+    """A halted rollout starts nothing until people resume it."""
+    rollout = candidate.progress.rollout
+    if rollout is None or rollout.halted_at is None:
+        return None
+    names = ", ".join(f"{failure.node} ({failure.cause})" for failure in rollout.failures[-3:])
+    return Refusal(
+        Reason.ROLLOUT_HALTED,
+        f"rollout {rollout.id} is halted after {rollout.failed} failures: {names}; "
+        f"`careen resume {candidate.policy.name}` goes on",
+    )
+
+
+def check_agent(candidate: Candidate) -> Refusal | None:
+    """Only a machine whose agent talks, in a protocol that this operator knows, is told anything."""
+    machine, core = candidate.machine, candidate.fleet.core_of(candidate.machine)
+    if not machine.reported:
+        return Refusal(Reason.AGENT_MISSING, "no agent has reported for this machine yet")
+    if machine.name in candidate.fleet.snapshot.silent:
+        if core is not None and not core.ready:
+            return Refusal(Reason.NODE_NOT_READY, "the core Node is not Ready and the agent is silent")
+        return Refusal(Reason.AGENT_SILENT, f"the agent has not renewed its Lease agent-{machine.name}")
+    if not speaks_protocol(machine):
+        return Refusal(
+            Reason.PROTOCOL_SKEW, f"the agent speaks protocol {machine.protocol}, this operator up to {PROTOCOL}"
+        )
+    return None
+
+
+def check_wave(candidate: Candidate) -> Refusal | None:
+    """Waves open one after the other."""
+    return refuse_wave(candidate.progress, candidate.machine, candidate.fleet)
+
+
+def check_drain_pause(candidate: Candidate) -> Refusal | None:
+    """After a drain that was given up the machine waits, so that another one may use the lock."""
+    note = candidate.machine.note
+    if note is None or note.reason != Reason.DRAIN_TIMEOUT:
+        return None
+    until = note.since + candidate.policy.drain_retry_seconds
+    if candidate.now >= until:
+        return None
+    return Refusal(Reason.DRAIN_TIMEOUT, note.message, until)
+
+
+def check_lock(candidate: Candidate) -> Refusal | None:
+    """The policy's lock must be there, not paused, and written by this leader's term."""
+    name = candidate.policy.terms.lock
+    if candidate.lock is None:
+        return Refusal(Reason.LOCK_MISSING, f"RebootLock {name} does not exist")
+    if candidate.lock.paused:
+        return Refusal(Reason.LOCK_PAUSED, f"RebootLock {name} is paused")
+    return None
+
+
+def check_budgets(candidate: Candidate) -> Refusal | None:
+    """No more machines down than the budgets allow, whatever took them down."""
+    return candidate.budgets.refuse(candidate.machine) if candidate.budgets is not None else None
+
+
+def check_free(candidate: Candidate) -> Refusal | None:
+    """The lock must have room."""
+    if candidate.lock is None:
+        return None
+    outcome = acquire(candidate.lock, Holder(id=candidate.machine.name, since=candidate.now))
+    return Refusal(outcome.reason, outcome.message) if isinstance(outcome, Refused) else None
+
+
+HOLD_GATES: tuple[Gate, ...] = (
+    check_conflict,
+    check_switch,
+    check_paused,
+    check_release,
+    check_halt,
+    check_agent,
+    check_lock,
+    check_wave,
+)
+"""What must hold to start, and to go on as a holder that is not activated yet: a no gives the lock back."""
+STAGE_GATES: tuple[Gate, ...] = (*HOLD_GATES, check_drain_pause)
+ACTIVATE_GATES: tuple[Gate, ...] = (*HOLD_GATES, check_drain_pause, check_budgets, check_free)
+
+
+def first_refusal(gates: Sequence[Gate], candidate: Candidate) -> Refusal | None:
+    """The first no of a chain."""
+    for gate in gates:
+        refusal = gate(candidate)
+        if refusal is not None:
+            return refusal
+    return None

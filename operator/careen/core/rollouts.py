@@ -1,0 +1,189 @@
+"""Rollouts: when a new one begins, which wave is open, what failed, and when it halts."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from careen.api.reasons import Cause, Reason, counts
+
+from .budgets import Refusal, name_some
+from .fleet import Fleet
+from .snapshot import Failure, Machine, Policy, Release, Rollout, Snapshot
+from .waves import draw_waves, soak_of, wave_of
+
+MOST_FAILURES = 1000
+"""Failures kept by name; a policy can tolerate fewer, so the list never has to forget one that counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a policy's rollout stands now: what is stored, brought up to what the snapshot shows."""
+
+    policy: Policy
+    rollout: Rollout | None
+    """None while the release is not resolved, or nothing is selected that a first rollout could begin with."""
+    stored: bool
+    """Whether the rollout's identity is stored; no order is given before."""
+    unresolved: str | None = None
+    """Why the release could not be resolved."""
+    soaking_until: float | None = None
+    """When the open wave's soak ends."""
+    pending: tuple[str, ...] = ()
+    """Machines of the open wave that are not done."""
+
+    @property
+    def halted(self) -> bool:
+        """Whether the failure budget is spent."""
+        return self.rollout is not None and self.rollout.halted_at is not None
+
+
+def needed_releases(snapshot: Snapshot) -> frozenset[tuple[str, str]]:
+    """Release keys that have to be looked up: those whose policy has no rollout of that very release yet."""
+    return frozenset(
+        policy.release_key
+        for policy in snapshot.policies.values()
+        if policy.rollout is None or not is_current(policy, policy.rollout)
+    )
+
+
+def is_current(policy: Policy, rollout: Rollout) -> bool:
+    """Whether the rollout is of what the policy asks for; a version stays what it was resolved to at its start."""
+    release = rollout.release
+    if policy.repository != release.repository:
+        return False
+    return policy.digest == release.digest if policy.digest else policy.version == release.version
+
+
+def assess(fleet: Fleet, policy: Policy, now: float) -> Progress:
+    """Bring a policy's rollout up to date with the snapshot."""
+    rollout = policy.rollout
+    if rollout is None or not is_current(policy, rollout):
+        found = fleet.snapshot.releases.get(policy.release_key, "the release is being looked up")
+        if isinstance(found, str):
+            # What was begun goes on being counted, but no new order is given for a release that nobody wants.
+            return Progress(policy, None, stored=False, unresolved=found)
+        if rollout is None or rollout.release.digest != found.digest:
+            return Progress(policy, _begin(fleet, policy, found, now), stored=False)
+        rollout = replace(rollout, release=found)
+    rollout = _count_failures(fleet, policy, rollout, now)
+    return _advance(fleet, policy, rollout, now)
+
+
+def _begin(fleet: Fleet, policy: Policy, release: Release, now: float) -> Rollout:
+    number = policy.rollout.number + 1 if policy.rollout else 1
+    rollout_id = f"{number}-{release.digest.removeprefix('sha256:')[:12]}"
+    cores = [fleet.snapshot.core_nodes[name] for name in fleet.selected[policy.name]]
+    names, bounds = draw_waves(policy.waves, rollout_id, cores)
+    return Rollout(
+        id=rollout_id,
+        number=number,
+        release=release,
+        started_at=now,
+        wave=0,
+        wave_names=names,
+        wave_bounds=bounds,
+    )
+
+
+def find_failure(machine: Machine, rollout: Rollout) -> Failure | None:
+    """The failure of this rollout that the machine's last order shows, if it failed."""
+    order = machine.order
+    if order is None or order.rollout != rollout.id or not machine.closed or not machine.owns_step:
+        return None
+    cause = machine.step.cause
+    if machine.phase == "RolledBack" and counts(cause, order.lost_attempts):
+        return Failure(machine.name, machine.core_uid, order.id, cause or Cause.TRIAL_LOST)
+    if machine.phase == "Failed" and order.goal != "Abort":
+        return Failure(machine.name, machine.core_uid, order.id, cause or Cause.LOCAL_GATE)
+    return None
+
+
+def _count_failures(fleet: Fleet, policy: Policy, rollout: Rollout, now: float) -> Rollout:
+    known = {failure.order for failure in rollout.failures}
+    found = [
+        failure
+        for name in sorted(fleet.members[policy.name])
+        if (failure := find_failure(fleet.snapshot.machines[name], rollout)) and failure.order not in known
+    ]
+    failures = (*rollout.failures, *found)[-MOST_FAILURES:]
+    failed = rollout.failed + len(found)
+    forgiven, halted_at = rollout.forgiven, rollout.halted_at
+    if policy.resume is not None and policy.resume[0] == rollout.id:
+        seen = min(policy.resume[1], failed)
+        if seen > forgiven:
+            forgiven, halted_at = seen, None
+    if halted_at is None and failed - forgiven > policy.max_failed:
+        halted_at = now
+    return replace(rollout, failures=failures, failed=failed, forgiven=forgiven, halted_at=halted_at)
+
+
+def _advance(fleet: Fleet, policy: Policy, rollout: Rollout, now: float) -> Progress:
+    """Open the next wave when the open one is done, healthy and soaked; start the soak again when it is not."""
+    members: list[list[Machine]] = [[] for _ in rollout.wave_names]
+    for name in fleet.selected[policy.name]:
+        machine = fleet.snapshot.machines[name]
+        core = fleet.core_of(machine)
+        if core is not None:
+            members[wave_of(rollout, policy, machine, core)].append(machine)
+    last = len(rollout.wave_names) - 1
+    wave, done_at = min(rollout.wave, last), rollout.wave_done_at
+    while True:
+        reached = [machine for group in members[: wave + 1] for machine in group]
+        pending = tuple(machine.name for machine in reached if not is_done(fleet, rollout, machine))
+        if pending or wave == last or rollout.halted_at is not None:
+            break
+        soak = soak_of(rollout, policy, wave) if members[wave] else 0
+        if soak and any(machine.name in fleet.unavailable for machine in reached):
+            return Progress(
+                policy,
+                replace(rollout, wave=wave, wave_done_at=None),
+                stored=True,
+                pending=_unhealthy(fleet, reached),
+            )
+        done_at = done_at if done_at is not None else now
+        if now < done_at + soak:
+            return Progress(
+                policy, replace(rollout, wave=wave, wave_done_at=done_at), stored=True, soaking_until=done_at + soak
+            )
+        wave, done_at = wave + 1, None
+    if pending or wave == last:
+        done_at = None
+    return Progress(policy, replace(rollout, wave=wave, wave_done_at=done_at), stored=True, pending=pending)
+
+
+def _unhealthy(fleet: Fleet, machines: Iterable[Machine]) -> tuple[str, ...]:
+    return tuple(machine.name for machine in machines if machine.name in fleet.unavailable)
+
+
+def is_done(fleet: Fleet, rollout: Rollout, machine: Machine) -> bool:
+    """Whether the rollout has nothing more to wait for on this machine: it runs the release, or people must act."""
+    if fleet.own_holder(machine) is not None or machine.in_flight:
+        return False
+    return machine.runs(rollout.release) or machine.paused or has_failed(rollout, machine)
+
+
+def has_failed(rollout: Rollout, machine: Machine) -> bool:
+    """Whether the machine is not tried again in this rollout until people say so."""
+    if machine.rejects(rollout.release.digest):
+        return True
+    failure = find_failure(machine, rollout)
+    if failure is None or machine.order is None or machine.phase != "Failed":
+        return False
+    forgiven = {known.order for known in rollout.failures[: rollout.forgiven]}
+    return machine.retry <= machine.order.retry and failure.order not in forgiven
+
+
+def refuse_wave(progress: Progress, machine: Machine, fleet: Fleet) -> Refusal | None:
+    """Why the machine's wave is not open yet."""
+    rollout, core = progress.rollout, fleet.core_of(machine)
+    if rollout is None or core is None:
+        return None
+    wave = wave_of(rollout, progress.policy, machine, core)
+    if wave <= rollout.wave:
+        return None
+    mine, open_wave = rollout.wave_names[wave], rollout.wave_names[rollout.wave]
+    if progress.soaking_until is not None:
+        return Refusal(
+            Reason.WAVE_SOAKING, f"wave {mine} begins when wave {open_wave} has soaked", progress.soaking_until
+        )
+    waits_for = f": {name_some(list(progress.pending))}" if progress.pending else ""
+    return Refusal(Reason.WAVE_PENDING, f"wave {mine} begins when wave {open_wave} is done{waits_for}")
