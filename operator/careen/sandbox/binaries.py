@@ -179,7 +179,7 @@ def _find_go(module: Path) -> str:
     assert needed is not None
     advice = (
         f"install Go {needed[1]}.{needed[2]} or newer to build the control plane, "
-        "or set KUBECONFIG (or --kubeconfig) to use an existing cluster"
+        "or name an existing cluster by CAREEN_KUBECONFIG or --kubeconfig"
     )
     go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
     if go is None:

@@ -1,13 +1,11 @@
 """The keys of one control plane: its authority, its server's certificate, and its clients'."""
 
-import base64
 import datetime
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -124,21 +122,3 @@ def write_private(path: Path, content: bytes) -> Path:
     path.touch(mode=0o600)
     path.write_bytes(content)
     return path
-
-
-def kubeconfig(server: str, authority: bytes, user: dict[str, str], *, name: str) -> bytes:
-    """Return a kubeconfig with one context called `name`.
-
-    `user` is the credential as kubeconfig spells it: client-certificate-data and client-key-data
-    (base64), or token.
-    """
-    cluster = {"server": server, "certificate-authority-data": base64.b64encode(authority).decode()}
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": name, "cluster": cluster}],
-        "users": [{"name": name, "user": user}],
-        "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": "default"}}],
-        "current-context": name,
-    }
-    return yaml.safe_dump(document, sort_keys=False).encode()

@@ -137,6 +137,8 @@ def apiserver(program: Path, files: Files, ports: Ports) -> list[str]:
         "--endpoint-reconciler-type=none",
         f"--audit-policy-file={files.audit_policy}",
         f"--audit-log-path={files.audit_log}",
+        # In megabytes. A rotation in the middle of a count would lose what was not read yet.
+        "--audit-log-maxsize=8192",
         "--profiling=false",
     ]
 

@@ -3,12 +3,9 @@
 import atexit
 import base64
 import json
-import os
 import secrets
-import shutil
 import socket
 import ssl
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -19,22 +16,21 @@ from pathlib import Path
 from typing import Any, Self
 
 from careen.sandbox import components
-from careen.sandbox.binaries import Report, SandboxError, cache_folder, ensure_binaries
+from careen.sandbox.binaries import Report, SandboxError, ensure_binaries
 from careen.sandbox.certificates import (
     Authority,
-    kubeconfig,
     make_service_account_keys,
     write_private,
 )
-from careen.sandbox.client import Api
+from careen.sandbox.cluster import Cluster
 from careen.sandbox.components import Files, Ports
 from careen.sandbox.processes import Child, kill, spawn, stop
 from careen.sandbox.progress import print_progress
+from careen.sandbox.proxy import Proxy
 from careen.sandbox.workspace import Workspace
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 3.0
-KEPT_LOGS = 8
 START_TRIES = 3
 
 ACCOUNTS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -49,7 +45,7 @@ class _PortTakenError(Exception):
     """Another process took a port between our look and the child's bind."""
 
 
-class ControlPlane:
+class ControlPlane(Cluster):
     """One control plane, from `start` to `stop`; also a context manager.
 
     Several can run side by side. When this process ends in any way, SIGKILL included, the children end
@@ -61,6 +57,8 @@ class ControlPlane:
     """Folder with the output of each process and the audit log; the last few planes' are kept."""
     ports: Ports
     """The loopback ports in use."""
+    audit_log: Path
+    """One JSON document a line for each answered request; careen.sandbox.audit reads it."""
     binaries: dict[str, Path]
     """The programs, kubectl included."""
 
@@ -84,12 +82,12 @@ class ControlPlane:
 
         Raises SandboxError with the end of the log of the process that failed.
         """
-        self.binaries = ensure_binaries(self._wanted(), self._progress)
-        self.logs = _make_log_folder()
+        self.binaries = ensure_binaries(self.programs, self._progress)
         atexit.register(self.stop)
         with ExitStack() as undo:
             undo.callback(self.stop)
             self._workspace = Workspace()
+            self.logs = self._workspace.logs
             self._start_on_free_ports()
             undo.pop_all()
         return self
@@ -124,16 +122,6 @@ class ControlPlane:
         return f"http://127.0.0.1:{self.ports.etcd}"
 
     @property
-    def kubeconfig(self) -> Path:
-        """The administrator's kubeconfig."""
-        return self._files.kubeconfig("admin")
-
-    @property
-    def audit_log(self) -> Path:
-        """One JSON document a line for each answered request."""
-        return self._files.audit_log
-
-    @property
     def ca(self) -> Path:
         """The certificate of the authority that signed the API server's certificate."""
         return self._files.authority
@@ -142,10 +130,6 @@ class ControlPlane:
     def pids(self) -> dict[str, int]:
         """The process ids, by the process's name."""
         return {name: child.process.pid for name, child in self._children.items()}
-
-    def api(self) -> Api:
-        """A client with the administrator's rights."""
-        return Api(self.kubeconfig)
 
     def kubeconfig_for(self, user: str, groups: Iterable[str] = (), server: str | None = None) -> Path:
         """Write a kubeconfig with a client certificate for any user and groups.
@@ -160,17 +144,9 @@ class ControlPlane:
         }
         return self._write_kubeconfig(f"user-{secrets.token_hex(4)}", credential, server)
 
-    def kubeconfig_with_token(self, token: str, server: str | None = None) -> Path:
-        """Write a kubeconfig with a bearer token, such as one bound to a pod."""
-        return self._write_kubeconfig(f"token-{secrets.token_hex(4)}", {"token": token}, server)
-
-    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
-        """Run kubectl as the administrator and return what it printed; raises SandboxError if it fails."""
-        command = [self.binaries["kubectl"], f"--kubeconfig={self.kubeconfig}", *arguments]
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=120)
-        if done.returncode != 0:
-            raise SandboxError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
-        return done.stdout
+    def proxy(self) -> Proxy:
+        """Start a proxy in front of the API server, for tests that cut the line."""
+        return Proxy(self.ports.apiserver)
 
     def compact_etcd(self) -> int:
         """Drop all history up to now from etcd and return the revision.
@@ -188,7 +164,21 @@ class ControlPlane:
         stop([self._children.pop("apiserver")], STOP_SECONDS)
         self._start_apiserver()
 
-    def _wanted(self) -> list[str]:
+    @property
+    def _kubectl(self) -> Path:
+        return self.binaries["kubectl"]
+
+    @property
+    def _scratch(self) -> Path:
+        return self._files.folder
+
+    def _cluster_entry(self) -> dict[str, Any]:
+        authority = base64.b64encode(self._authority.certificate).decode()
+        return {"server": self.url, "certificate-authority-data": authority}
+
+    @property
+    def programs(self) -> list[str]:
+        """What `start` takes from the cache or builds, for a caller that wants to build beforehand."""
         extra = {"controller-manager": "kube-controller-manager", "scheduler": "kube-scheduler"}
         chosen = [extra.get(name, name) for name, wanted in self._optional.items() if wanted]
         return ["etcd", "kube-apiserver", *chosen, "kubectl"]
@@ -199,6 +189,7 @@ class ControlPlane:
             self.ports = _free_ports()
             self._files = Files(self._workspace.path / f"try-{attempt}", self.logs)
             self._files.folder.mkdir()
+            self.kubeconfig, self.audit_log = self._files.kubeconfig("admin"), self._files.audit_log
             try:
                 self._start_children()
             except _PortTakenError:
@@ -290,10 +281,6 @@ class ControlPlane:
         for name, (user, groups) in ACCOUNTS.items():
             self.kubeconfig_for(user, groups).rename(files.kubeconfig(name))
 
-    def _write_kubeconfig(self, name: str, credential: dict[str, str], server: str | None) -> Path:
-        content = kubeconfig(server or self.url, self._authority.certificate, credential, name="careen-sandbox")
-        return write_private(self._files.kubeconfig(name), content)
-
     def _call_etcd(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         url, content = self.etcd_endpoint + path, json.dumps(body).encode()
         with urllib.request.urlopen(url, content, timeout=30) as answer:  # noqa: S310
@@ -307,13 +294,3 @@ def _free_ports() -> Ports:
     with ExitStack() as held:
         sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
         return Ports(*(int(each.getsockname()[1]) for each in sockets))
-
-
-def _make_log_folder() -> Path:
-    base = cache_folder() / "logs"
-    base.mkdir(parents=True, exist_ok=True)
-    for old in sorted(base.iterdir())[: -KEPT_LOGS + 1]:
-        shutil.rmtree(old, ignore_errors=True)
-    folder = base / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{secrets.token_hex(2)}"
-    folder.mkdir()
-    return folder

@@ -1,0 +1,142 @@
+"""What the demo and the tests need from a cluster, ours or an existing one."""
+
+import secrets
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from careen.sandbox.binaries import SandboxError
+from careen.sandbox.certificates import write_private
+from careen.sandbox.client import Api
+
+SAFE_CONTEXTS = ("kind-", "careen-")
+
+
+class Cluster:
+    """A cluster with an administrator's kubeconfig and a kubectl that fits it."""
+
+    kubeconfig: Path
+    """The administrator's kubeconfig."""
+    audit_log: Path | None
+    """One JSON document a line for each answered request; None where we can't read it."""
+
+    def api(self) -> Api:
+        """A client with the administrator's rights."""
+        return Api(self.kubeconfig)
+
+    def kubeconfig_with_token(self, token: str, server: str | None = None) -> Path:
+        """Write a kubeconfig with a bearer token, such as one bound to a pod.
+
+        `server` is another address of the API server, such as a Proxy's.
+        """
+        return self._write_kubeconfig(f"token-{secrets.token_hex(4)}", {"token": token}, server)
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """Run kubectl as the administrator and return what it printed; raises SandboxError if it fails."""
+        command = [str(self._kubectl), f"--kubeconfig={self.kubeconfig}", *arguments]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=120)
+        if done.returncode != 0:
+            raise SandboxError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    @property
+    def _kubectl(self) -> Path:
+        raise NotImplementedError
+
+    @property
+    def _scratch(self) -> Path:
+        """A private folder for kubeconfigs."""
+        raise NotImplementedError
+
+    def _cluster_entry(self) -> dict[str, Any]:
+        """The API server as a kubeconfig names it: server, certificate-authority-data."""
+        return current_cluster(self.kubeconfig)
+
+    def _write_kubeconfig(self, name: str, user: dict[str, str], server: str | None) -> Path:
+        cluster = self._cluster_entry() | ({"server": server} if server else {})
+        return write_private(self._scratch / f"{name}.kubeconfig", kubeconfig_document(cluster, user))
+
+
+class ExistingCluster(Cluster):
+    """A cluster that somebody else runs, such as kind's. Close it to remove the kubeconfigs made for it."""
+
+    audit_log = None
+
+    def __init__(self, kubeconfig: Path, kubectl: Path, *, confirmed_context: str | None = None) -> None:
+        """Use the current context of the kubeconfig.
+
+        Raises SandboxError unless the context's name begins with one of SAFE_CONTEXTS or is
+        `confirmed_context`: what runs here deletes objects.
+        """
+        name = current_context(kubeconfig)
+        if name != confirmed_context and not name.startswith(SAFE_CONTEXTS):
+            raise SandboxError(
+                f"the current context of {kubeconfig} is {name!r}: allowed are names that begin with "
+                f"{' or '.join(SAFE_CONTEXTS)}, and the one that you confirm by --yes-this-context {name}"
+            )
+        self.kubeconfig = kubeconfig
+        self._program = kubectl
+        self._folder = tempfile.TemporaryDirectory(prefix="careen-")
+
+    def close(self) -> None:
+        """Remove the kubeconfigs."""
+        self._folder.cleanup()
+
+    @property
+    def _kubectl(self) -> Path:
+        return self._program
+
+    @property
+    def _scratch(self) -> Path:
+        return Path(self._folder.name)
+
+
+def current_context(kubeconfig: Path) -> str:
+    """The name of the kubeconfig's current context; raises SandboxError when there is none."""
+    document = _load(kubeconfig)
+    name = document.get("current-context")
+    if not name:
+        raise SandboxError(f"{kubeconfig} has no current-context")
+    return str(name)
+
+
+def current_cluster(kubeconfig: Path) -> dict[str, Any]:
+    """The cluster entry (server, certificate-authority-data) of the current context."""
+    document = _load(kubeconfig)
+    contexts = {entry["name"]: entry["context"] for entry in document["contexts"]}
+    clusters = {entry["name"]: entry["cluster"] for entry in document["clusters"]}
+    found = clusters[contexts[current_context(kubeconfig)]["cluster"]]
+    assert isinstance(found, dict)
+    return found
+
+
+def _load(kubeconfig: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(kubeconfig.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise SandboxError(f"can't read the kubeconfig {kubeconfig}: {error}") from error
+    if not isinstance(document, dict):
+        raise SandboxError(f"{kubeconfig} is not a kubeconfig")
+    return document
+
+
+def kubeconfig_document(cluster: dict[str, Any], user: dict[str, str]) -> bytes:
+    """A kubeconfig with one context, careen-sandbox.
+
+    `user` is the credential as kubeconfig spells it: client-certificate-data and client-key-data
+    (base64), or token.
+    """
+    name = "careen-sandbox"
+    context = {"cluster": name, "user": name, "namespace": "default"}
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": cluster}],
+        "users": [{"name": name, "user": user}],
+        "contexts": [{"name": name, "context": context}],
+        "current-context": name,
+    }
+    return yaml.safe_dump(document, sort_keys=False).encode()

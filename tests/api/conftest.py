@@ -1,0 +1,193 @@
+"""The control plane under the tests, and fresh objects for each of them."""
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from careen.sandbox.binaries import SandboxError, ensure_binaries
+from careen.sandbox.client import Api, ApiError, wait_until
+from careen.sandbox.cluster import Cluster, ExistingCluster
+from careen.sandbox.controlplane import ControlPlane
+from careen.sandbox.nodes import FAKE_ANNOTATION, NODES
+from careen.sandbox.progress import print_progress
+
+HERE = Path(__file__).parent
+CRDS = HERE.parent.parent / "crds"
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+ADMISSION = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+
+# In this order: an owner goes before what it would make again.
+WORKLOADS = (
+    "/apis/apps/v1/namespaces/{}/deployments",
+    "/apis/apps/v1/namespaces/{}/daemonsets",
+    "/apis/apps/v1/namespaces/{}/statefulsets",
+    "/apis/apps/v1/namespaces/{}/replicasets",
+    "/apis/batch/v1/namespaces/{}/jobs",
+    "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
+    "/api/v1/namespaces/{}/pods",
+    "/apis/coordination.k8s.io/v1/namespaces/{}/leases",
+    "/api/v1/namespaces/{}/events",
+)
+NODE_LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+WIPE_SECONDS = 30.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of this folder."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker("api")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the control plane before the first test: a build takes longer than a test's time limit."""
+    config = session.config
+    needed = any(item.get_closest_marker("api") for item in session.items)
+    if not needed or config.option.collectonly or config.getoption("--kubeconfig"):
+        return
+    capture = config.pluginmanager.getplugin("capturemanager")
+    try:
+        with capture.global_and_fixture_disabled():
+            ensure_binaries(ControlPlane().programs, print_progress)
+    except SandboxError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+@pytest.fixture(scope="session")
+def plane(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The cluster of the whole run, with our kinds; its objects are wiped after each test that uses it."""
+    existing = request.config.getoption("--kubeconfig")
+    if existing:
+        cluster = _existing_cluster(Path(existing), request.config.getoption("--yes-this-context"))
+        _install_kinds(cluster)
+        yield cluster
+        cluster.close()
+    else:
+        with ControlPlane() as own:
+            _install_kinds(own)
+            yield own
+
+
+@pytest.fixture
+def own_plane(plane: Cluster) -> ControlPlane:
+    """The run's cluster where it is our own: for what needs the audit log, etcd, or any user's rights."""
+    if not isinstance(plane, ControlPlane):
+        pytest.skip("needs a control plane of its own")
+    return plane
+
+
+@pytest.fixture(scope="session")
+def admin(plane: Cluster) -> Iterator[Api]:
+    """A synchronous client with the administrator's rights."""
+    api = plane.api()
+    yield api
+    api.close()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_objects(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Wipe after each test, when the processes that the test's other fixtures started have ended."""
+    if "plane" not in request.fixturenames:
+        yield
+        return
+    api: Api = request.getfixturevalue("admin")
+    plane: Cluster = request.getfixturevalue("plane")
+    yield
+    _wipe(api, owned=isinstance(plane, ControlPlane))
+
+
+def _existing_cluster(kubeconfig: Path, confirmed: str | None) -> ExistingCluster:
+    kubectl = shutil.which("kubectl")
+    try:
+        if kubectl is None:
+            kubectl = str(ensure_binaries(["kubectl"], print_progress)["kubectl"])
+        return ExistingCluster(kubeconfig, Path(kubectl), confirmed_context=confirmed)
+    except SandboxError as error:
+        pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
+
+
+def _install_kinds(cluster: Cluster) -> None:
+    """Apply all of crds/ and wait until the API server serves and enforces it."""
+    if not list(CRDS.glob("*.yaml")):
+        return
+    cluster.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={CRDS}")
+    api = cluster.api()
+    wait_until(lambda: all(_is_established(each) for each in _own_definitions(api)), "CRDs established", 30)
+    wait_until(lambda: all(_is_observed(each) for each in _own_policies(api)), "admission policies checked", 30)
+    api.close()
+
+
+def _own_definitions(api: Api) -> list[dict[str, Any]]:
+    return [each for each in api.items(DEFINITIONS) if each["spec"]["group"] == "careen.dev"]
+
+
+def _own_policies(api: Api) -> list[dict[str, Any]]:
+    return [each for each in api.items(ADMISSION) if "careen" in each["metadata"]["name"]]
+
+
+def _is_established(definition: dict[str, Any]) -> bool:
+    conditions = definition.get("status", {}).get("conditions", [])
+    return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
+
+
+def _is_observed(policy: dict[str, Any]) -> bool:
+    return bool(policy.get("status", {}).get("observedGeneration") == policy["metadata"]["generation"])
+
+
+def _wipe(api: Api, *, owned: bool) -> None:
+    """Delete what tests make, again and again until all of it is gone.
+
+    On a cluster that is not ours only fake nodes, our kinds, and namespaces called careen… are touched.
+    """
+    deadline = time.monotonic() + WIPE_SECONDS
+    while left := _delete_round(api, owned=owned):
+        if time.monotonic() > deadline:
+            pytest.fail(f"still there {WIPE_SECONDS:g} s after the test: {', '.join(left)}")
+        time.sleep(0.05)
+
+
+def _delete_round(api: Api, *, owned: bool) -> list[str]:
+    """Delete all that is there; the paths of the lists that were not empty."""
+    names = [each["metadata"]["name"] for each in api.items("/api/v1/namespaces")]
+    spaces = [name for name in names if name.startswith("careen") or (owned and name == "default")]
+    lists = [path.format(name) for name in spaces for path in WORKLOADS]
+    lists += [_path(definition) for definition in _own_definitions(api)]
+    if owned:
+        lists += [NODES, NODE_LEASES]
+    left = [path for path in lists if _delete_all(api, path)]
+    for name in spaces:
+        api.delete(f"/api/v1/namespaces/{name}/configmaps/careen-switch")
+    if not owned:
+        fake = [node["metadata"]["name"] for node in api.items(NODES) if _is_fake(node)]
+        for name in fake:
+            api.delete(f"{NODES}/{name}")
+        left += fake
+    return left
+
+
+def _path(definition: dict[str, Any]) -> str:
+    spec = definition["spec"]
+    version = next(each["name"] for each in spec["versions"] if each["storage"])
+    return f"/apis/{spec['group']}/{version}/{spec['names']['plural']}"
+
+
+def _is_fake(node: dict[str, Any]) -> bool:
+    return FAKE_ANNOTATION in node["metadata"].get("annotations", {})
+
+
+def _delete_all(api: Api, path: str) -> bool:
+    """Delete all objects of a list at once, finalizers or not; False when it was empty."""
+    found = api.items(path)
+    for each in found:
+        if each["metadata"].get("finalizers"):
+            with contextlib.suppress(ApiError):
+                api.patch(f"{path}/{each['metadata']['name']}", {"metadata": {"finalizers": None}})
+    if found:
+        api.delete(path, gracePeriodSeconds="0", propagationPolicy="Background")
+    return bool(found)
