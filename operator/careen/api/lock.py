@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .meta import Condition, Identifier, Message, Model, Timestamp
+from .rules import rule, rules
 
 
 class Holder(Model):
@@ -30,13 +31,24 @@ class Holder(Model):
     """Whether the machine was already unavailable when it was granted; it then need not be better afterwards."""
 
 
-class RebootLockSpec(Model):
+class RebootLockSpec(
+    Model,
+    json_schema_extra=rules(
+        rule(
+            "has(self.group) == has(oldSelf.group) && (!has(self.group) || self.group == oldSelf.group)",
+            "group is immutable: it must stay as it was when the lock was made",
+            field=".group",
+        )
+    ),
+):
     """How many may hold the lock at once."""
 
-    group: Annotated[str, Field(min_length=1, max_length=253)] = "default"
-    """The group's real name, as locksmith clients know it; immutable. Default `default`."""
-    max: Annotated[int, Field(ge=0, le=100_000)]
-    """How many holders there may be; 0 grants nothing. Lowering it below the holders refuses new ones until enough have left."""
+    group: Annotated[str, Field(min_length=1, max_length=253)] | None = None
+    """The group's real name, as locksmith clients know it, where that can't be an object's name; immutable.
+    Default: the object's name."""
+    max: Annotated[int, Field(ge=0, le=5000)]
+    """How many holders there may be; 0 grants nothing. Lowered below the holders, it refuses new ones until enough
+    have left."""
     paused: bool = False
     """Grant nothing new. Holders keep the lock until they are done. Default false."""
 
@@ -47,7 +59,8 @@ class RebootLockStatus(Model):
     observed_generation: Annotated[int, Field(ge=0)] | None = None
     """metadata.generation that available was computed from."""
     term: Annotated[int, Field(ge=0)] | None = None
-    """Term of the leader that wrote last; a new leader writes its own first, so that every late write of the old one fails."""
+    """Term of the leader that wrote last; a new leader writes its own first, so that every late write of the old one
+    fails."""
     available: int | None = None
     """max minus holders; negative while max was lowered below them."""
     holders: (

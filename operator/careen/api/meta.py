@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from .rules import ALLOWED
+
 GROUP = "careen.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
@@ -34,9 +36,30 @@ DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+_~-]*$"
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
-Digest = Annotated[str, Field(pattern=DIGEST_PATTERN, max_length=71)]
-ReleaseVersion = Annotated[str, Field(pattern=VERSION_PATTERN, min_length=1, max_length=128)]
-ObjectName = Annotated[str, Field(pattern=NAME_PATTERN, min_length=1, max_length=253)]
+Digest = Annotated[
+    str,
+    Field(pattern=DIGEST_PATTERN, max_length=71, json_schema_extra={ALLOWED: "sha256: and 64 lower-case hex digits"}),
+]
+ReleaseVersion = Annotated[
+    str,
+    Field(
+        pattern=VERSION_PATTERN,
+        min_length=1,
+        max_length=128,
+        json_schema_extra={ALLOWED: "letters, digits and . + _ ~ -, with a letter or digit first, such as 2.0.0"},
+    ),
+]
+ObjectName = Annotated[
+    str,
+    Field(
+        pattern=NAME_PATTERN,
+        min_length=1,
+        max_length=253,
+        json_schema_extra={
+            ALLOWED: "an object's name: lower-case letters, digits, - and ., with a letter or digit at both ends"
+        },
+    ),
+]
 Identifier = Annotated[str, Field(min_length=1, max_length=253)]
 Message = Annotated[str, Field(max_length=1024)]
 Timestamp = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]

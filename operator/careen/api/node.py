@@ -17,6 +17,7 @@ from .meta import (
     Seconds,
     Timestamp,
 )
+from .rules import rule, rules
 
 Goal = Literal["Stage", "Activate", "Commit", "Abort"]
 Phase = Literal["Idle", "Staging", "Staged", "Activating", "Verifying", "Committed", "RolledBack", "Failed"]
@@ -32,7 +33,8 @@ class NodeBoot(Model):
     """How this machine is to be booted into a new slot, whatever the policy says."""
 
     method: BootMethod = "Auto"
-    """Kexec boots the new kernel at once, Firmware goes through the firmware, Auto leaves it to policy and machine. Default Auto."""
+    """Kexec boots the new kernel at once, Firmware goes through the firmware, Auto leaves it to policy and machine.
+    Default Auto."""
 
 
 class PolicyRef(Model):
@@ -78,7 +80,37 @@ class OrderTerms(Model):
     """Seconds after which a drain that does not end is given up and the lock is given back."""
 
 
-class Assignment(Model):
+FROZEN = ("attempt", "lostAttempts", "policy", "rollout", "release", "terms")
+"""Fields of an order that never change under one id: edits of the policy reach the next order only."""
+
+
+class Assignment(
+    Model,
+    json_schema_extra=rules(
+        rule(
+            "has(self.cause) == (self.goal == 'Abort')",
+            "cause must be set with goal Abort, and with no other goal",
+            field=".cause",
+        ),
+        rule(
+            "self.goal != 'Stage' || !has(self.fromBootID)",
+            "fromBootID must be absent with goal Stage: it is the boot in which goal Activate was written",
+            field=".fromBootID",
+        ),
+        rule(
+            "self.id != oldSelf.id || self.goal == oldSelf.goal || self.goal == 'Abort'"
+            " || (oldSelf.goal == 'Stage' && self.goal == 'Activate')"
+            " || (oldSelf.goal == 'Activate' && self.goal == 'Commit')",
+            "goal must go from Stage to Activate to Commit, or to Abort, under one id",
+            field=".goal",
+        ),
+        rule(
+            "self.id != oldSelf.id || (" + " && ".join(f"self.{name} == oldSelf.{name}" for name in FROZEN) + ")",
+            f"{', '.join(FROZEN)} must stay as they are under one id; another order needs another id",
+            field=".id",
+        ),
+    ),
+):
     """One order of the operator to one machine."""
 
     id: Identifier
@@ -124,7 +156,16 @@ class NodeSpec(Model):
     """Start nothing new on this machine. What is in flight finishes. Default false."""
     boot: NodeBoot | None = None
     """Overrides the policy's boot method for this machine."""
-    retry: Annotated[int, Field(ge=0, le=2_147_483_647)] = 0
+    retry: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=2_147_483_647,
+            json_schema_extra=rules(
+                rule("self >= oldSelf", "retry must not be lowered or removed: that would bring rejections back")
+            ),
+        ),
+    ] = 0
     """Raise it to forgive all rejections recorded so far on this machine; set by `careen retry`. Default 0."""
     abort: Annotated[str, Field(max_length=253)] | None = None
     """Id of an order to abort, wherever it stands; set by `careen abort`. Another id has no effect."""

@@ -18,16 +18,33 @@ from .meta import (
     Timestamp,
 )
 from .node import CauseWord
+from .rules import ALLOWED, INT_OR_PERCENT, rule, rules
 
 LIST_MAP_BY_TYPE = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
-IntOrPercent = Annotated[
-    int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True, "x-careen-int-or-percent": True})
-]
+IntOrPercent = Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True, INT_OR_PERCENT: True})]
 LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
-LabelValue = Annotated[str, Field(max_length=63)]
+LabelValue = Annotated[
+    str,
+    Field(
+        max_length=63,
+        pattern=r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
+        json_schema_extra={
+            ALLOWED: "a label's value: letters, digits, -, _ and ., with a letter or digit at both ends, or empty"
+        },
+    ),
+]
 
 
-class LabelRequirement(Model):
+class LabelRequirement(
+    Model,
+    json_schema_extra=rules(
+        rule(
+            "(self.operator in ['In', 'NotIn']) == (has(self.values) && self.values.size() > 0)",
+            "values must have at least one entry with operator In and NotIn, and none with Exists and DoesNotExist",
+            field=".values",
+        )
+    ),
+):
     """One requirement on a label."""
 
     key: LabelKey
@@ -56,10 +73,22 @@ class LabelSelector(Model):
     """Requirements that must all hold."""
 
 
-class ReleaseRef(Model):
+class ReleaseRef(
+    Model,
+    json_schema_extra=rules(
+        rule("has(self.version) != has(self.digest)", "release must have exactly one of version and digest")
+    ),
+):
     """What the machines are to run: exactly one of version and digest, from a repository."""
 
-    repository: Annotated[str, Field(min_length=8, max_length=2048, pattern=r"^https?://.+")]
+    repository: Annotated[
+        str,
+        Field(
+            max_length=2048,
+            pattern=r"^https?://[^\s]+$",
+            json_schema_extra={ALLOWED: "an http:// or https:// URL without spaces"},
+        ),
+    ]
     """URL of the release repository; it holds index.json and the images named there."""
     version: ReleaseVersion | None = None
     """Version to run, looked up in the repository's index once for a rollout."""
@@ -73,13 +102,31 @@ class TopologyBudget(Model):
     key: LabelKey
     """Label of the core Node that names the domain; machines without it form one domain of their own."""
     max_unavailable: IntOrPercent
-    """Most machines of one domain that may be unavailable, as a number, or as a percentage of the domain's machines (rounded down, at least 1)."""
+    """Most machines of one domain that may be unavailable, as a number from 1 on, or as a percentage of the domain's
+    machines, such as "25%" (rounded down, at least 1)."""
 
 
-class Wave(Model):
+class Wave(
+    Model,
+    json_schema_extra=rules(
+        rule(
+            "[has(self.count), has(self.percent), has(self.nodeNames)].exists_one(given, given)",
+            "a wave must have exactly one of count, percent and nodeNames",
+            message_expression="'wave ' + self.name + ' must have exactly one of count, percent and nodeNames'",
+        )
+    ),
+):
     """A part of a rollout's machines: exactly one of count, percent and nodeNames."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", min_length=1, max_length=63)]
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+            min_length=1,
+            max_length=63,
+            json_schema_extra={ALLOWED: "lower-case letters, digits and -, with a letter or digit at both ends"},
+        ),
+    ]
     """Name of the wave, unique in the policy."""
     count: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Number of machines."""
@@ -97,11 +144,21 @@ class Wave(Model):
     """Seconds for which all machines of the wave must stay healthy before the next wave begins. Default 0."""
 
 
-class Strategy(Model):
+class Strategy(
+    Model,
+    json_schema_extra=rules(
+        rule(
+            "!has(self.waves) || self.waves.map(wave, has(wave.percent) ? wave.percent : 0).sum() <= 100",
+            "percent of all waves together must be at most 100",
+            field=".waves",
+        )
+    ),
+):
     """How many machines may be changed at once, and in which order."""
 
     max_unavailable: IntOrPercent = 1
-    """Most machines of this policy that may be unavailable at once, for whatever reason, as a number or as a percentage (rounded down, at least 1). Default 1."""
+    """Most machines of this policy that may be unavailable at once, for whatever reason, as a number from 1 on, or as a
+    percentage of them, such as "10%" (rounded down, at least 1). Default 1."""
     topology: (
         Annotated[
             list[TopologyBudget],
@@ -159,11 +216,20 @@ class Failure(Model):
     """Halt stops the rollout until people resume it or ask for another release. Default Halt."""
 
 
-class UpdatePolicySpec(Model):
+class UpdatePolicySpec(
+    Model,
+    json_schema_extra=rules(
+        rule(
+            "self.readySeconds < self.verifyTimeoutSeconds",
+            "readySeconds must be less than verifyTimeoutSeconds, or every trial boot would be rolled back",
+            field=".readySeconds",
+        )
+    ),
+):
     """Which machines run which release, and how they get there."""
 
     selector: LabelSelector = LabelSelector()
-    """Machines that the policy is for; an empty selector is all machines."""
+    """Machines that the policy is for. Default {}, all machines."""
     release: ReleaseRef
     """What the machines are to run."""
     paused: bool = False
@@ -195,7 +261,22 @@ class FailureRecord(Model):
     """Why."""
 
 
-class Rollout(Model):
+class Rollout(
+    Model,
+    json_schema_extra=rules(
+        rule(
+            "self.number >= oldSelf.number",
+            "number must never go backwards: order ids are made from it",
+            field=".number",
+        ),
+        rule(
+            "self.number != oldSelf.number || (self.id == oldSelf.id && self.digest == oldSelf.digest)",
+            "id and digest must stay as they are under one number",
+            field=".digest",
+        ),
+        rule("self.forgiven <= self.failed", "forgiven must be at most failed", field=".forgiven"),
+    ),
+):
     """One release under this policy: waves, soak, failures and the halt belong to it."""
 
     id: Identifier
@@ -260,7 +341,16 @@ class PolicyCounts(Model):
     """Machines on which the release is rejected."""
 
 
-class UpdatePolicyStatus(Model):
+class UpdatePolicyStatus(
+    Model,
+    json_schema_extra=rules(
+        rule(
+            "!has(oldSelf.rollout) || has(self.rollout)",
+            "rollout must stay: its number counts on for the life of the policy",
+            field=".rollout",
+        )
+    ),
+):
     """Where the policy stands; written by the operator alone."""
 
     observed_generation: Annotated[int, Field(ge=0)] | None = None

@@ -1,0 +1,170 @@
+"""Admission policies: one writer for each field, held by the API server itself.
+
+Kubernetes gives rights on objects, not on fields, and to accounts, not to machines. These policies say the rest: which
+fields are the operator's and which the agents', and that an agent's token is good for its own machine alone. They are
+made from the models and from the names in meta, so that neither a new field nor a renamed account escapes them.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .meta import AGENT_LEASE_PREFIX, AGENT_USER, GROUP, NAMESPACE, OPERATOR_USER, VERSION
+from .node import NodeStatus
+
+Document = dict[str, Any]
+
+OPERATOR_STATUS = ("observedGeneration", "orchestration", "conditions")
+"""Fields of Node.status that the operator writes; all others are the agent's."""
+NODE_CLAIM = "authentication.kubernetes.io/node-name"
+"""Where the API server shows the node that a pod-bound token was made for."""
+GARBAGE_COLLECTOR = "system:serviceaccount:kube-system:generic-garbage-collector"
+
+IS_AGENT = f"request.userInfo.username == '{AGENT_USER}'"
+IS_OPERATOR = f"request.userInfo.username == '{OPERATOR_USER}'"
+ON_STATUS = "request.?subResource.orValue('') == 'status'"
+
+
+def agent_status() -> tuple[str, ...]:
+    """Fields of Node.status that the machine's agent writes."""
+    names = (field.alias or name for name, field in NodeStatus.model_fields.items())
+    return tuple(name for name in names if name not in OPERATOR_STATUS)
+
+
+def build_policies() -> list[Document]:
+    """All policies, each followed by the binding that puts it in force."""
+    made = (
+        _policy("careen-agents", [_rule("*", "*", ["*/*"], ["*"])], [("agent", IS_AGENT)], *_agent_checks()),
+        _policy(
+            "careen-agent-leases",
+            [_rule("coordination.k8s.io", "*", ["leases"])],
+            [
+                ("namespace", f"object.metadata.namespace == '{NAMESPACE}'"),
+                ("name", f"object.metadata.name.startsWith('{AGENT_LEASE_PREFIX}')"),
+                ("not-an-agent", f"!({IS_AGENT})"),
+            ],
+            {}, _lease_checks(),
+        ),
+        _policy(
+            "careen-nodes", [_rule(GROUP, VERSION, ["nodes", "nodes/status"])], [], {}, _node_checks()
+        ),
+        _policy(
+            "careen-policy-status", [_rule(GROUP, VERSION, ["updatepolicies/status"], ["UPDATE"])], [], {},
+            [_check(IS_OPERATOR, f"status of an UpdatePolicy is written by the operator alone ({OPERATOR_USER})")],
+        ),
+    )  # fmt: skip
+    return [document for policy in made for document in (policy, _bind(policy["metadata"]["name"]))]
+
+
+def _agent_checks() -> tuple[dict[str, str], list[Document]]:
+    """What an agent may write at all: its own status without the operator's part, and its own Lease."""
+    variables = {
+        "node": f"request.userInfo.?extra[?'{NODE_CLAIM}'][?0].orValue('')",
+        # Questions about one's own rights are written to the API server but change nothing.
+        "review": "request.resource.group in ['authentication.k8s.io', 'authorization.k8s.io']"
+        " && request.operation == 'CREATE'",
+        "ownStatus": f"request.operation == 'UPDATE' && request.resource.group == '{GROUP}'"
+        f" && request.resource.resource == 'nodes' && {ON_STATUS} && request.?name.orValue('') == variables.node",
+        "ownLease": "request.operation in ['CREATE', 'UPDATE'] && request.resource.group == 'coordination.k8s.io'"
+        " && request.resource.resource == 'leases' && request.?subResource.orValue('') == ''"
+        f" && request.?namespace.orValue('') == '{NAMESPACE}'"
+        f" && object.metadata.name == '{AGENT_LEASE_PREFIX}' + variables.node",
+    }
+    allowed = f"an agent writes only the status of its own Node and the Lease {NAMESPACE}/{AGENT_LEASE_PREFIX}NODE"
+    checks = [
+        _check(
+            "variables.review || variables.node != ''",
+            f"an agent's token must be bound to a pod on a node: it carries no {NODE_CLAIM}",
+        ),
+        _check(
+            "variables.review || variables.ownStatus || variables.ownLease",
+            allowed,
+            f"'{allowed}; this one runs on ' + variables.node",
+        ),
+        _check(
+            f"!variables.ownStatus || ({_unchanged(OPERATOR_STATUS)})",
+            f"{_name_fields(OPERATOR_STATUS)} are written by the operator alone",
+        ),
+    ]
+    return variables, checks
+
+
+def _lease_checks() -> list[Document]:
+    return [
+        _check(
+            f"request.userInfo.username == '{GARBAGE_COLLECTOR}' && request.operation == 'UPDATE'"
+            " && object.spec == oldObject.spec",
+            f"a Lease {NAMESPACE}/{AGENT_LEASE_PREFIX}NODE is written by the agent of that machine alone: it says that "
+            "the machine is alive; others may delete it",
+        )
+    ]
+
+
+def _node_checks() -> list[Document]:
+    agents = agent_status()
+    return [
+        _check(
+            f"request.operation != 'CREATE' || {IS_OPERATOR}",
+            f"a Node of {GROUP} is created by the operator alone ({OPERATOR_USER}), one for each machine",
+        ),
+        _check(
+            f"{IS_OPERATOR} || request.operation == 'CREATE'"
+            " || object.?spec.?assignment == oldObject.?spec.?assignment",
+            f"spec.assignment is written by the operator alone ({OPERATOR_USER}); people set spec.paused, spec.boot, "
+            "spec.retry and spec.abort",
+        ),
+        _check(
+            f"!({ON_STATUS}) || {IS_OPERATOR} || {IS_AGENT}",
+            "status of a Node is written by the operator and by the agent of that machine alone",
+        ),
+        _check(
+            f"!({ON_STATUS}) || !({IS_OPERATOR}) || ({_unchanged(agents)})",
+            f"the operator writes {_name_fields(OPERATOR_STATUS)} alone; the rest of status is the agent's",
+        ),
+    ]
+
+
+def _unchanged(fields: Sequence[str]) -> str:
+    return " && ".join(f"object.?status.?{name} == oldObject.?status.?{name}" for name in fields)
+
+
+def _name_fields(fields: Sequence[str]) -> str:
+    *first, last = (f"status.{name}" for name in fields)
+    return f"{', '.join(first)} and {last}"
+
+
+def _rule(group: str, version: str, resources: list[str], operations: Sequence[str] = ("CREATE", "UPDATE")) -> Document:
+    return {"apiGroups": [group], "apiVersions": [version], "operations": list(operations), "resources": resources}
+
+
+def _check(expression: str, message: str, message_expression: str | None = None) -> Document:
+    made = {"expression": expression, "message": message, "reason": "Forbidden"}
+    return made if message_expression is None else {**made, "messageExpression": message_expression}
+
+
+def _policy(
+    name: str,
+    matched: list[Document],
+    conditions: Iterable[tuple[str, str]],
+    variables: dict[str, str],
+    checks: list[Document],
+) -> Document:
+    spec: Document = {"failurePolicy": "Fail", "matchConstraints": {"resourceRules": matched}}
+    if conditions := list(conditions):
+        spec["matchConditions"] = [{"name": key, "expression": expression} for key, expression in conditions]
+    if variables:
+        spec["variables"] = [{"name": key, "expression": expression} for key, expression in variables.items()]
+    spec["validations"] = checks
+    return _document("ValidatingAdmissionPolicy", name, spec)
+
+
+def _bind(name: str) -> Document:
+    return _document("ValidatingAdmissionPolicyBinding", name, {"policyName": name, "validationActions": ["Deny"]})
+
+
+def _document(kind: str, name: str, spec: Document) -> Document:
+    return {
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": kind,
+        "metadata": {"name": name},
+        "spec": spec,
+    }
