@@ -1,0 +1,143 @@
+"""The steps that the agent can take, as data. The runner does exactly one and then asks again.
+
+Each is atomic or may be repeated: a crash at any point of it leaves a state from which `next_step` goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from careen.disk.types import SlotName
+
+from .record import Journal, Method
+
+
+@dataclass(frozen=True)
+class WriteStatus:
+    """Write the agent's part of the Node's status: a merge patch of /status. uid: of the Node that was seen."""
+
+    uid: str
+    status: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RequestActivation:
+    """Ask the API server for the activation: a JSON patch of /status whose tests fail if the order has changed.
+
+    Accepted: `granted` becomes the order. A failed test (422): read the Node again. No answer: the same step later.
+    """
+
+    uid: str
+    order: str
+    patch: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class WriteJournal:
+    """Replace the journal, durably, at once or not at all."""
+
+    journal: Journal
+
+
+@dataclass(frozen=True)
+class InvalidateSlot:
+    """Forget what the passive slot holds, then make it P0 T0 S0; both durable. Before its first byte is written."""
+
+    slot: SlotName
+
+
+@dataclass(frozen=True)
+class StageImage:
+    """Fetch an image into the passive slot, read it back, and record its digest as verified.
+
+    Half done, the slot has no recorded digest. It may be cut short at any time (see `still_wanted`).
+    """
+
+    order: str
+    slot: SlotName
+    repository: str
+    path: str
+    digest: str
+    size: int
+    """Bytes."""
+    version: str
+
+
+@dataclass(frozen=True)
+class VerifySlot:
+    """Hash the first `size` bytes of a slot as they are on the medium.
+
+    Equal: the digest is recorded and `checked` becomes the purpose. Not equal: the record is dropped, and
+    `refuted` becomes the digest.
+    """
+
+    slot: SlotName
+    digest: str
+    size: int
+    version: str
+    purpose: str
+
+
+@dataclass(frozen=True)
+class ArmSlot:
+    """Give the passive slot one boot: top priority and S0, with T0 for kexec, T1 for the firmware."""
+
+    slot: SlotName
+    method: Method
+
+
+@dataclass(frozen=True)
+class Disarm:
+    """Make the passive slot P0 T0 S0, unless it is marked good. Its content and its record stay."""
+
+    slot: SlotName
+
+
+@dataclass(frozen=True)
+class MarkGood:
+    """Mark the booted slot good: S1, T0, top priority."""
+
+    slot: SlotName
+
+
+@dataclass(frozen=True)
+class AbandonTrial:
+    """Give up the booted slot: P0 T0 S0, so that the next reset boots the other one."""
+
+    slot: SlotName
+
+
+@dataclass(frozen=True)
+class RequestReboot:
+    """Ask for a reboot: Kexec starts `slot` at once, Firmware lets the boot rule choose.
+
+    A failure that is certain becomes `request_failed`.
+    """
+
+    method: Method
+    slot: SlotName
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to do before something changes, or before the instant `until` (uptime in seconds)."""
+
+    until: float | None = None
+
+
+Step = (
+    WriteStatus
+    | RequestActivation
+    | WriteJournal
+    | InvalidateSlot
+    | StageImage
+    | VerifySlot
+    | ArmSlot
+    | Disarm
+    | MarkGood
+    | AbandonTrial
+    | RequestReboot
+    | Wait
+)

@@ -1,0 +1,127 @@
+"""The agent's part of the Node's status, as it should be, and the smallest write that makes it so. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from careen.api.meta import PROTOCOL, BootMethod
+from careen.api.node import CauseWord, Goal, Phase
+
+from .actions import WriteStatus
+from .record import Ended, Fault, Method, Rejection, Verdict
+from .view import AgentView, HostFacts, NodeView, SlotView
+
+MAX_MESSAGE = 1024
+
+Document = dict[str, Any]
+
+
+def build_step(
+    order: str,
+    phase: Phase,
+    *,
+    goal: Goal | None = None,
+    verdict: Verdict | None = None,
+    cause: CauseWord | None = None,
+    fault: Fault | None = None,
+    progress: tuple[int, int] | None = None,
+) -> Document:
+    """status.step as a document. progress: bytes of the image, bytes fetched."""
+    document: Document = {"id": order, "phase": phase}
+    if goal:
+        document["observedGoal"] = goal
+    if verdict:
+        document["verdict"] = verdict
+    if cause:
+        document["cause"] = cause
+    if fault:
+        document["error"] = {"class": fault.class_, "message": fault.message[:MAX_MESSAGE]}
+    if progress:
+        document["progress"] = {"bytesTotal": progress[0], "bytesFetched": progress[1]}
+    return document
+
+
+def build_ended(end: Ended, goal: Goal | None) -> Document:
+    """status.step of an order that has ended, as the answer to a goal."""
+    return build_step(
+        end.order, end.phase, goal=goal or end.goal, verdict=end.verdict, cause=end.cause, fault=end.fault
+    )
+
+
+def resolve_method(wish: BootMethod | None, facts: HostFacts) -> Method:
+    """How this machine boots the next slot: by kexec where it can, unless the firmware is asked for."""
+    return "Kexec" if facts.kexec and wish != "Firmware" else "Firmware"
+
+
+def write_status(view: AgentView, node: NodeView, step: Document | None, *, quiet: bool) -> WriteStatus | None:
+    """The write that brings the status up to date, or None if it is.
+
+    step: what status.step should say; None leaves it. quiet: nothing else is going on, so that a mere change of the
+    slots' attributes is worth a write of its own. Progress never is; it rides along.
+    """
+    desired = _describe_machine(view, node)
+    if step is not None:
+        desired["step"] = step
+    patch = _diff(node.status, desired)
+    worth = dict(patch)
+    if not quiet:
+        worth.pop("slots", None)
+    if set(worth.get("step") or {}) <= {"progress"}:
+        worth.pop("step", None)
+    return WriteStatus(node.uid, patch) if worth else None
+
+
+def _describe_machine(view: AgentView, node: NodeView) -> Document:
+    wish = node.assignment.terms.boot_method if node.assignment else node.boot_method
+    facts, journal = view.facts, view.journal
+    rejected = [_describe_rejection(entry) for entry in journal.rejected] if journal else []
+    return {
+        "slots": {"A": _describe_slot(view.disk.a), "B": _describe_slot(view.disk.b)},
+        "booted": view.disk.booted.value,
+        "bootID": view.boot.boot_id,
+        "bootMethod": view.boot.method,
+        "bootDecision": resolve_method(wish, facts),
+        "architecture": facts.architecture,
+        "machineID": view.boot.machine_id,
+        "protocol": PROTOCOL,
+        "osImage": facts.os_image,
+        "kernel": facts.kernel,
+        "agentVersion": facts.agent_version,
+        "rejected": rejected or None,
+    }
+
+
+def _describe_slot(slot: SlotView) -> Document:
+    document: Document = {
+        "partition": slot.partition,
+        "priority": slot.attributes.priority,
+        "tries": slot.attributes.tries,
+        "successful": slot.attributes.successful,
+    }
+    if slot.version:
+        document["version"] = slot.version
+    if slot.digest:
+        document["digest"] = slot.digest
+    return document
+
+
+def _describe_rejection(entry: Rejection) -> Document:
+    return {"digest": entry.digest, "cause": entry.cause, "retry": entry.retry}
+
+
+def _diff(current: Mapping[str, Any], desired: Mapping[str, Any]) -> Document:
+    """The merge patch (RFC 7396) that turns the keys of `desired` from what they are to what they should be."""
+    patch: Document = {}
+    for key, value in desired.items():
+        if value is None:
+            if current.get(key) is not None:
+                patch[key] = None
+        elif isinstance(value, dict):
+            old = current.get(key) or {}
+            gone = {name: None for name in old if name not in value}
+            if inner := {**gone, **_diff(old, value)}:
+                patch[key] = inner
+        elif current.get(key) != value:
+            patch[key] = value
+    return patch
