@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import posixpath
+import re
 import shutil
 import stat
 import subprocess
@@ -20,6 +22,10 @@ TOOL_TIMEOUT_SECONDS = 60.0
 """How long one run of mkfs.ext4 or debugfs may take."""
 
 _PLACES = ("/usr/sbin", "/sbin", "/usr/local/sbin")
+_MAX_LINKS = 16
+_FEATURES = "none,ext_attr,extent,filetype,flex_bg,large_file,huge_file,extra_isize,sparse_super,metadata_csum,64bit"
+# All spelled out, and the host's mke2fs.conf switched off below: defaults differ between distributions and versions.
+_SHAPE = ("-q", "-F", "-b", str(BLOCK_SIZE), "-i", "16384", "-I", "256", "-G", "16", "-m", "0", "-O", _FEATURES)
 _STAMPS = ("atime", "ctime", "mtime", "crtime")
 
 
@@ -39,10 +45,8 @@ def make_ext4(tree: Path, out: Path, *, size: int, uuid: UUID, label: str) -> No
     try:
         with fresh.open("wb") as file:
             file.truncate(size)
-        features = "^has_journal,^resize_inode,^dir_index"
         options = f"root_owner=0:0,hash_seed={uuid},lazy_itable_init=0,nodiscard"
-        shape = ["-b", str(BLOCK_SIZE), "-m", "0", "-O", features, "-E", options, "-U", str(uuid), "-L", label]
-        _run("mkfs.ext4", ["-q", "-F", *shape, str(fresh)])
+        _run("mkfs.ext4", [*_SHAPE, "-E", options, "-U", str(uuid), "-L", label, str(fresh)])
         _debugfs(["-w", "-f", "-", str(fresh)], "\n".join(_commands(tree)) + "\n")
         fresh.replace(out)
     finally:
@@ -53,7 +57,8 @@ def read_ext4_file(image: Path, offset: int, path: str) -> bytes:
     """Contents of a file in the ext4 file system that begins at byte `offset` of `image` (a disk or a file).
 
     path: absolute, inside the file system; symlinks are followed within it. Raises FileNotFoundError if it is not
-    there, ToolFailedError if there is no file system or it is damaged, ToolMissingError without e2fsprogs.
+    there, IsADirectoryError, ToolFailedError if there is no file system or it is damaged, ToolMissingError if
+    e2fsprogs is not installed.
     """
     if not path.startswith("/"):
         raise DiskError(f"path is {path!r}; allowed: an absolute path inside the image")
@@ -61,13 +66,32 @@ def read_ext4_file(image: Path, offset: int, path: str) -> bytes:
         raise DiskError(f"image is {str(image)!r}; allowed: a path without '?', which begins options in e2fsprogs")
     if not image.exists():
         raise FileNotFoundError(f"{image} does not exist")
-    command = f"cat {_quote(path)}"
+    device = f"{image}?offset={offset}"
+    place = path
     try:
-        return _debugfs(["-R", command, f"{image}?offset={offset}"])
+        for _ in range(_MAX_LINKS):
+            # `cat` gives a symlink's own bytes, as if they were the file's: so look first.
+            target = _read_link(device, place)
+            if target is None:
+                return _debugfs(["-R", f"cat {_quote(place)}", device])
+            place = posixpath.join(posixpath.dirname(place), target)
     except ToolFailedError as error:
         if "File not found" in str(error):
             raise FileNotFoundError(f"{path} is not in the file system at byte {offset} of {image}") from error
         raise
+    raise DiskError(f"{path} in {image} is a chain of more than {_MAX_LINKS} symlinks; allowed: {_MAX_LINKS}")
+
+
+def _read_link(device: str, path: str) -> str | None:
+    """Where the symlink `path` points to; None if it is a plain file. Raises IsADirectoryError for a directory."""
+    shown = os.fsdecode(_debugfs(["-R", f"stat {_quote(path)}", device]))
+    if "Type: regular" in shown:
+        return None
+    if "Type: symlink" not in shown:
+        raise IsADirectoryError(f"{path} is no file")
+    fast = re.search(r'^Fast link dest: "(.*)"$', shown, re.MULTILINE)
+    # Targets of 60 bytes and more lie in a block of their own.
+    return fast.group(1) if fast else os.fsdecode(_debugfs(["-R", f"cat {_quote(path)}", device]))
 
 
 def _commands(tree: Path) -> Iterator[str]:
@@ -131,13 +155,13 @@ def _run(program: str, arguments: list[str], script: str | None = None) -> subpr
     found = shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", ""), *_PLACES)))
     if found is None:
         raise ToolMissingError(f"{program} is not installed; install the package e2fsprogs")
-    environment = os.environ | {"E2FSPROGS_FAKE_TIME": str(EPOCH_SECONDS), "LC_ALL": "C", "DEBUGFS_PAGER": "cat"}
+    settings = {"E2FSPROGS_FAKE_TIME": str(EPOCH_SECONDS), "MKE2FS_CONFIG": "/dev/null", "DEBUGFS_PAGER": "cat"}
     try:
         done = subprocess.run(
             [found, *arguments],
-            input=script.encode() if script else b"",
+            input=os.fsencode(script or ""),
             capture_output=True,
-            env=environment,
+            env=os.environ | settings | {"LC_ALL": "C"},
             timeout=TOOL_TIMEOUT_SECONDS,
             check=False,
         )
