@@ -3,12 +3,13 @@
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from careen.sandbox.accounts import install, mint_agent_token, mint_operator_token
 from careen.sandbox.binaries import SandboxError, ensure_binaries
 from careen.sandbox.client import Api, ApiError, wait_until
 from careen.sandbox.cluster import Cluster, ExistingCluster
@@ -191,3 +192,31 @@ def _delete_all(api: Api, path: str) -> bool:
     if found:
         api.delete(path, gracePeriodSeconds="0", propagationPolicy="Background")
     return bool(found)
+
+
+@pytest.fixture(scope="session")
+def _accounts(plane: Cluster) -> None:
+    """The accounts, kinds and policies as the sandbox installs them."""
+    install(plane)
+
+
+@pytest.fixture
+def operator_api(plane: Cluster, admin: Api, _accounts: None) -> Iterator[Api]:
+    """A client with the operator's own account: it alone makes careen Nodes and orders."""
+    api = Api(plane.kubeconfig_with_token(mint_operator_token(admin)))
+    yield api
+    api.close()
+
+
+@pytest.fixture
+def agent_api(plane: Cluster, admin: Api, _accounts: None) -> Iterator[Callable[[str], Api]]:
+    """Makes clients with the token of the agent on the core Node named, which must exist."""
+    made: list[Api] = []
+
+    def make(node: str) -> Api:
+        made.append(Api(plane.kubeconfig_with_token(mint_agent_token(admin, node))))
+        return made[-1]
+
+    yield make
+    for api in made:
+        api.close()

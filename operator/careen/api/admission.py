@@ -13,6 +13,8 @@ from .node import NodeStatus
 
 Document = dict[str, Any]
 
+OPERATOR_SPEC = ("assignment", "coreNode")
+"""Fields of Node.spec that the operator writes; all others are people's."""
 OPERATOR_STATUS = ("observedGeneration", "orchestration", "conditions")
 """Fields of Node.status that the operator writes; all others are the agent's."""
 NODE_CLAIM = "authentication.kubernetes.io/node-name"
@@ -81,8 +83,8 @@ def _agent_checks() -> tuple[dict[str, str], list[Document]]:
             f"'{allowed}; this one runs on ' + variables.node",
         ),
         _check(
-            f"!variables.ownStatus || ({_unchanged(OPERATOR_STATUS)})",
-            f"{_name_fields(OPERATOR_STATUS)} are written by the operator alone",
+            f"!variables.ownStatus || ({_unchanged('status', OPERATOR_STATUS)})",
+            f"{_name_fields('status', OPERATOR_STATUS)} are written by the operator alone",
         ),
     ]
     return variables, checks
@@ -107,28 +109,27 @@ def _node_checks() -> list[Document]:
             f"a Node of {GROUP} is created by the operator alone ({OPERATOR_USER}), one for each machine",
         ),
         _check(
-            f"{IS_OPERATOR} || request.operation == 'CREATE'"
-            " || object.?spec.?assignment == oldObject.?spec.?assignment",
-            f"spec.assignment is written by the operator alone ({OPERATOR_USER}); people set spec.paused, spec.boot, "
-            "spec.retry and spec.abort",
+            f"{IS_OPERATOR} || request.operation == 'CREATE' || ({_unchanged('spec', OPERATOR_SPEC)})",
+            f"{_name_fields('spec', OPERATOR_SPEC)} are written by the operator alone ({OPERATOR_USER}); "
+            "people set spec.paused, spec.boot, spec.retry and spec.abort",
         ),
         _check(
             f"!({ON_STATUS}) || {IS_OPERATOR} || {IS_AGENT}",
             "status of a Node is written by the operator and by the agent of that machine alone",
         ),
         _check(
-            f"!({ON_STATUS}) || !({IS_OPERATOR}) || ({_unchanged(agents)})",
-            f"the operator writes {_name_fields(OPERATOR_STATUS)} alone; the rest of status is the agent's",
+            f"!({ON_STATUS}) || !({IS_OPERATOR}) || ({_unchanged('status', agents)})",
+            f"the operator writes {_name_fields('status', OPERATOR_STATUS)} alone; the rest of status is the agent's",
         ),
     ]
 
 
-def _unchanged(fields: Sequence[str]) -> str:
-    return " && ".join(f"object.?status.?{name} == oldObject.?status.?{name}" for name in fields)
+def _unchanged(part: str, fields: Sequence[str]) -> str:
+    return " && ".join(f"object.?{part}.?{name} == oldObject.?{part}.?{name}" for name in fields)
 
 
-def _name_fields(fields: Sequence[str]) -> str:
-    *first, last = (f"status.{name}" for name in fields)
+def _name_fields(part: str, fields: Sequence[str]) -> str:
+    *first, last = (f"{part}.{name}" for name in fields)
     return f"{', '.join(first)} and {last}"
 
 

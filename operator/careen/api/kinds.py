@@ -155,7 +155,7 @@ REBOOT_LOCK = Kind(
         rule(
             "!has(self.spec.group) || self.spec.group == self.metadata.name || "
             f"!self.spec.group.matches({quote(NAME_PATTERN)})",
-            "spec.group must be the object's own name where the group can be an object's name; leave it out to use that",
+            "spec.group must be the object's own name where the group can be one; leave it out to use that",
             field=".spec.group",
         ),
     ),

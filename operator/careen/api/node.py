@@ -80,7 +80,7 @@ class OrderTerms(Model):
     """Seconds after which a drain that does not end is given up and the lock is given back."""
 
 
-FROZEN = ("attempt", "lostAttempts", "policy", "rollout", "release", "terms")
+FROZEN = ("attempt", "lostAttempts", "retry", "policy", "rollout", "release", "terms")
 """Fields of an order that never change under one id: edits of the policy reach the next order only."""
 
 
