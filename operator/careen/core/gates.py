@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from careen.api.meta import PROTOCOL
-from careen.api.reasons import Reason
+from careen.api.reasons import Cause, Reason
 
 from .budgets import Budgets, Refusal
 from .fleet import Fleet, speaks_protocol
@@ -105,13 +105,20 @@ def check_wave(candidate: Candidate) -> Refusal | None:
 
 def check_drain_pause(candidate: Candidate) -> Refusal | None:
     """After a drain that was given up the machine waits, so that another one may use the lock."""
-    note = candidate.machine.note
-    if note is None or note.reason != Reason.DRAIN_TIMEOUT:
+    machine, note = candidate.machine, candidate.machine.note
+    if note is None:
         return None
-    until = note.since + candidate.policy.drain_retry_seconds
-    if candidate.now >= until:
+    if note.reason == Reason.DRAIN_TIMEOUT:
+        until = note.since + candidate.policy.drain_retry_seconds
+        return Refusal(Reason.DRAIN_TIMEOUT, note.message, until) if candidate.now < until else None
+    order = machine.order
+    if note.state != "Draining" or order is None or order.cause != Cause.WITHDRAWN or order.from_boot_id is not None:
         return None
-    return Refusal(Reason.DRAIN_TIMEOUT, note.message, until)
+    # The order was withdrawn, and the leader may have died before it could say why: the stored instant tells.
+    if candidate.now < note.since + order.terms.drain_timeout_seconds:
+        return None
+    message = f"the drain did not end in {order.terms.drain_timeout_seconds} s; {note.message}"
+    return Refusal(Reason.DRAIN_TIMEOUT, message, candidate.now + candidate.policy.drain_retry_seconds)
 
 
 def check_lock(candidate: Candidate) -> Refusal | None:

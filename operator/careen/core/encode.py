@@ -1,0 +1,171 @@
+"""What a plan decided into the documents that the API server takes: the inverse of decode, field by field."""
+
+from typing import Any
+
+from careen.api.reasons import Reason
+
+from .actions import PolicyState, WriteLock, WriteNote
+from .instants import format_instant
+from .snapshot import Condition, Holder, Order, Policy, Release, Rollout
+
+
+def encode_order(order: Order) -> dict[str, Any]:
+    """A Node's spec.assignment."""
+    terms = order.terms
+    body: dict[str, Any] = {
+        "id": order.id,
+        "attempt": order.attempt,
+        "lostAttempts": order.lost_attempts,
+        "retry": order.retry,
+        "policy": {"name": order.policy, "uid": order.policy_uid},
+        "rollout": order.rollout,
+        "release": _encode_release(order.release),
+        "goal": order.goal,
+        "terms": {
+            "lock": terms.lock,
+            "readySeconds": terms.ready_seconds,
+            "verifyTimeoutSeconds": terms.verify_timeout_seconds,
+            "commitTimeoutSeconds": terms.commit_timeout_seconds,
+            "onSilence": terms.on_silence,
+            "bootMethod": terms.boot_method,
+            "drainTimeoutSeconds": terms.drain_timeout_seconds,
+        },
+    }
+    if order.cause is not None:
+        body["cause"] = order.cause
+    if order.from_boot_id is not None:
+        body["fromBootID"] = order.from_boot_id
+    return body
+
+
+def _encode_release(release: Release) -> dict[str, Any]:
+    return {
+        "repository": release.repository,
+        "version": release.version,
+        "digest": release.digest,
+        "sizeBytes": release.size_bytes,
+        "path": release.path,
+    }
+
+
+def encode_holder(holder: Holder) -> dict[str, Any]:
+    """One entry of a RebootLock's status.holders."""
+    body = {
+        "id": holder.id,
+        "order": holder.order,
+        "nodeUID": holder.node_uid,
+        "coreNodeUID": holder.core_node_uid,
+        "machineID": holder.machine_id,
+        "since": format_instant(holder.since),
+        "by": holder.by,
+        "reason": holder.reason,
+        "unavailableAtGrant": holder.unavailable_at_grant,
+    }
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def encode_lock_status(write: WriteLock, now: float) -> dict[str, Any]:
+    """A RebootLock's whole status."""
+    available = write.max - len(write.holders)
+    ready = available > 0 and not write.paused
+    reason = Reason.LOCK_PAUSED if write.paused else Reason.AVAILABLE if ready else Reason.LOCK_FULL
+    message = f"{len(write.holders)} of {write.max} held"
+    rows = (
+        ("Ready", ready, str(reason), message),
+        ("Reconciling", False, str(Reason.AVAILABLE), ""),
+        ("Stalled", False, str(Reason.AVAILABLE), ""),
+    )
+    return {
+        "observedGeneration": write.generation,
+        "term": write.term,
+        "available": available,
+        "holders": [encode_holder(holder) for holder in write.holders],
+        "conditions": [_encode_condition(*row, write.generation, now) for row in rows],
+    }
+
+
+def _encode_condition(
+    name: str, holds: bool, reason: str, message: str, generation: int, since: float
+) -> dict[str, Any]:
+    return {
+        "type": name,
+        "status": "True" if holds else "False",
+        "observedGeneration": generation,
+        "lastTransitionTime": format_instant(since),
+        "reason": reason,
+        "message": message,
+    }
+
+
+def encode_note(write: WriteNote, now: float) -> dict[str, Any]:
+    """The operator's part of a Node's status."""
+    note = write.note
+    orchestration = {
+        "state": note.state,
+        "reason": note.reason,
+        "message": note.message[:1024],
+        "since": format_instant(note.since),
+        "settledSince": format_instant(note.settled_since) if note.settled_since is not None else None,
+    }
+    ready, stalled = note.state == "UpToDate", note.state == "Failed"
+    rows = (
+        ("Ready", ready, note.reason, note.message[:1024]),
+        ("Reconciling", not ready and not stalled and note.state != "Unmanaged", note.reason, ""),
+        ("Stalled", stalled, note.reason, note.message[:1024] if stalled else ""),
+    )
+    return {
+        "observedGeneration": write.generation,
+        "orchestration": orchestration,
+        "conditions": [_encode_condition(*row, write.generation, now) for row in rows],
+    }
+
+
+def encode_rollout(rollout: Rollout) -> dict[str, Any]:
+    """An UpdatePolicy's status.rollout."""
+    body: dict[str, Any] = {
+        "id": rollout.id,
+        "number": rollout.number,
+        **_encode_release(rollout.release),
+        "startedAt": format_instant(rollout.started_at),
+        "wave": rollout.wave,
+        "waveNames": list(rollout.wave_names),
+        "waveBounds": list(rollout.wave_bounds),
+        "failures": [
+            {"node": f.node, "nodeUID": f.node_uid, "order": f.order, "cause": f.cause} for f in rollout.failures
+        ],
+        "failed": rollout.failed,
+        "forgiven": rollout.forgiven,
+    }
+    if rollout.wave_done_at is not None:
+        body["waveDoneAt"] = format_instant(rollout.wave_done_at)
+    if rollout.halted_at is not None:
+        body["haltedAt"] = format_instant(rollout.halted_at)
+    return body
+
+
+def encode_policy_status(policy: Policy, state: PolicyState, now: float) -> dict[str, Any]:
+    """An UpdatePolicy's whole status; a condition keeps its time while its status stays the same."""
+    counts = dict(state.counts)
+    body: dict[str, Any] = {
+        "observedGeneration": state.generation,
+        "counts": counts,
+        "summary": f"{counts.get('updated', 0)}/{counts.get('selected', 0)}",
+        "conditions": [
+            {
+                "type": name,
+                "status": status,
+                "observedGeneration": state.generation,
+                "lastTransitionTime": format_instant(_since(policy.conditions.get(name), status, now)),
+                "reason": reason,
+                "message": message,
+            }
+            for name, status, reason, message in state.conditions
+        ],
+    }
+    if state.rollout is not None:
+        body["rollout"] = encode_rollout(state.rollout)
+    return body
+
+
+def _since(known: Condition | None, status: str, now: float) -> float:
+    return known.since if known is not None and known.status == status else now

@@ -1,0 +1,69 @@
+"""The operator's word on each machine: when it is worth a write, and what it says.
+
+Notes cost a write to every machine's Node, so one is written when its reason changes, not when its wording does; all
+capacity reasons count as one, since they come and go with every hand-over.
+"""
+
+from careen.api.reasons import Reason
+
+from .actions import Explanation, WriteNote
+from .budgets import CAPACITY
+from .locks import LockDraft
+from .orders import drain_started
+from .snapshot import Machine, Note
+from .view import Look, View
+
+UNWRITTEN = frozenset({"Activating", "Returning", "Gone"})
+"""States that last seconds and are told by the agent's own phase."""
+WORDY = frozenset({Reason.DISRUPTION_BUDGET, Reason.STAGING_FAILED, Reason.RELEASE_UNRESOLVED})
+"""Reasons whose message names something that people must find: another message is worth a write."""
+PATIENCE = 10.0
+"""Seconds that a trial may take to become healthy before a note says what it waits for."""
+
+
+def write_note(view: View, machine: Machine, look: Look, explanation: Explanation) -> WriteNote | None:
+    """The note that the explanation is worth, if any."""
+    note = machine.note
+    if explanation.state in UNWRITTEN or (explanation.reason == Reason.NO_POLICY and note is None):
+        return None
+    if explanation.state == "Verifying" and look.settled_since is None and not _is_slow(view, machine, note):
+        return None
+    if explanation.state == "Verifying" and machine.order is not None and machine.order.goal == "Commit":
+        return None
+    if note is not None and note.settled_since == look.settled_since and _says(note, view, machine, explanation):
+        return None
+    since = view.now
+    if note is not None and note.state == explanation.state and not _is_old_drain(view, machine, explanation):
+        since = note.since
+    written = Note(explanation.state, explanation.reason, explanation.message, since, look.settled_since)
+    return WriteNote(machine.name, machine.uid, machine.generation, written)
+
+
+def _says(note: Note, view: View, machine: Machine, explanation: Explanation) -> bool:
+    if note.state != explanation.state or _is_old_drain(view, machine, explanation):
+        return False
+    if note.reason in CAPACITY and explanation.reason in CAPACITY:
+        return True
+    if note.reason != explanation.reason:
+        return False
+    return explanation.reason not in WORDY or note.message == explanation.message
+
+
+def _is_old_drain(view: View, machine: Machine, explanation: Explanation) -> bool:
+    """Whether the note's drain ran under an earlier hold: its instant must not shorten this one."""
+    own = view.fleet.own_holder(machine)
+    if explanation.state != "Draining" or own is None or machine.note is None:
+        return False
+    return machine.note.state == "Draining" and drain_started(machine, own[1]) is None
+
+
+def _is_slow(view: View, machine: Machine, note: Note | None) -> bool:
+    if note is not None and note.settled_since is not None:
+        return True  # A gate failed after it had passed: the stored instant must go.
+    since = view.snapshot.verifying_since.get(machine.step.id)
+    return since is not None and view.now >= since + PATIENCE
+
+
+def holds_in_draft(drafts: dict[str, LockDraft], name: str) -> bool:
+    """Whether the machine holds a lock in this plan's drafts; its note must not get in the way of its next order."""
+    return any(holder.id == name for draft in drafts.values() for holder in draft.lock.holders)

@@ -1,0 +1,284 @@
+"""One machine's way through an order: what the operator does next at each rung of the ladder.
+
+Every step is decided from what is stored, one write at a time, so that a new leader goes on from any point. The
+order of the writes is the protocol (design.md section 4): lock, cordon, drain, Activate; Abort, uncordon, release.
+"""
+
+from dataclasses import replace
+
+from careen.api.reasons import LOST, Cause, Reason
+
+from .actions import Action, Cordon, DeleteNode, Evict, RekeyNode, SetOrder, Turn, Uncordon
+from .gates import HOLD_GATES, Candidate, first_refusal
+from .snapshot import ON_TRIAL, TERMINAL, CoreNode, Holder, Machine, Order, Policy, Release, Rollout, Terms
+from .view import Look, View, explain
+from .waves import order_id
+
+UNKNOWN_RELEASE = Release("unknown:", "unknown", "sha256:" + "0" * 64, 1, "unknown")
+"""Stands in an Abort for an order whose release nobody remembers; the agent undoes from its own journal."""
+MOST_ATTEMPTS = 64
+"""How far a lost order's attempt is searched for when its Node was made again."""
+
+
+def advance(view: View, machine: Machine) -> Look:
+    """What this machine needs next."""
+    core = view.snapshot.core_nodes.get(machine.name)
+    if core is None or view.fleet.core_of(machine) is None:
+        gone = explain(machine, None, "Gone", Reason.NODE_NOT_READY, "the core Node is gone")
+        return Look(gone, (DeleteNode(machine.name, machine.uid),))
+    if (machine.core_uid, machine.core_machine_id) != (core.uid, core.machine_id):
+        rekey = RekeyNode(machine.name, machine.uid, machine.resource_version, core.uid, core.machine_id)
+        look = _follow_order(view, machine, core)
+        return replace(look, actions=(rekey,), wants=None)
+    return _follow_order(view, machine, core)
+
+
+def sweep_mark(core: CoreNode, held_orders: frozenset[str]) -> Action | None:
+    """Take a cordon mark away that has no reason any more.
+
+    A person who made the node schedulable overrules us: only the mark goes. A mark whose order holds no lock was
+    left behind by a leader that died between two writes.
+    """
+    if core.cordoned_for is None:
+        return None
+    if not core.unschedulable:
+        return Uncordon(core.name, core.uid, core.resource_version, schedulable=False)
+    if core.cordoned_for not in held_orders:
+        return Uncordon(core.name, core.uid, core.resource_version, schedulable=True)
+    return None
+
+
+def _follow_order(view: View, machine: Machine, core: CoreNode) -> Look:
+    if machine.orphaned:
+        return _reissue(view, machine, core)
+    if machine.order is None or machine.closed:
+        return _settle(view, machine, core)
+    if machine.order.from_boot_id is None:
+        return _prepare(view, machine, core, machine.order)
+    return _watch_trial(view, machine, core, machine.order)
+
+
+def _settle(view: View, machine: Machine, core: CoreNode) -> Look:
+    """The order has ended: uncordon, and let the lock go when the evidence is there; then look for new work."""
+    own = view.fleet.own_holder(machine)
+    policy = view.fleet.policy_of(machine)
+    if own is not None:
+        message = f"waits for the evidence to release RebootLock {own[0].name}"
+        look = Look(explain(machine, policy.name if policy else None, "Returning", Reason.RETURNING, message))
+        if core.cordoned_for is not None and core.cordoned_for == own[1].order and core.unschedulable:
+            uncordon = Uncordon(core.name, core.uid, core.resource_version, schedulable=True)
+            return replace(look, actions=(uncordon,))
+        return look
+    if not view.fleet.owners.get(machine.name):
+        return Look(explain(machine, None, "Unmanaged", Reason.NO_POLICY, "no policy selects it"))
+    return Look(explain(machine, policy.name if policy else None, "Waiting", Reason.POLICY_CONFLICT), wants="stage")
+
+
+def _prepare(view: View, machine: Machine, core: CoreNode, order: Order) -> Look:
+    """Goal Stage: not binding yet. It may be withdrawn at any time, with or without the lock."""
+    policy = view.policy_of_order(order)
+    own = view.fleet.own_holder(machine)
+    held = own is not None and own[1].order == order.id
+    if machine.abort == order.id:
+        return _abort(machine, order, Cause.PEOPLE, Reason.PAUSED, "aborted by people")
+    if policy is None or not view.selects(policy, machine):
+        return _abort(machine, order, Cause.WITHDRAWN, Reason.NO_POLICY, "its policy no longer selects it")
+    progress = view.progress[policy.name]
+    if progress.rollout is not None and progress.rollout.id != order.rollout:
+        return _abort(machine, order, Cause.WITHDRAWN, Reason.ROLLING_OUT, "another release has been asked for")
+    if held and own is not None:
+        lock = view.snapshot.locks.get(order.terms.lock)
+        refusal = first_refusal(HOLD_GATES, Candidate(view.fleet, machine, policy, progress, view.now, lock))
+        if refusal is not None:
+            return _abort(machine, order, Cause.WITHDRAWN, refusal.reason, refusal.message)
+        return _drain(view, machine, core, order, own[1])
+    if machine.phase == "Staged":
+        message = f"{order.release.version} is staged"
+        return Look(explain(machine, policy.name, "Waiting", Reason.STAGING, message), wants="activate")
+    if machine.phase == "Failed":
+        message = f"{machine.step.error_class}: {machine.step.error_message}"
+        return Look(explain(machine, policy.name, "Staging", Reason.STAGING_FAILED, message))
+    message = f"writes {order.release.version} to the passive slot"
+    return Look(explain(machine, policy.name, "Staging", Reason.STAGING, message))
+
+
+def _drain(view: View, machine: Machine, core: CoreNode, order: Order, holder: Holder) -> Look:
+    """The lock is held: cordon, move the pods away, then order Activate."""
+    look = Look(explain(machine, order.policy, "Draining", Reason.DRAINING, "the core Node is being cordoned"))
+    if core.cordoned_for is not None and core.cordoned_for != order.id:
+        return look  # The sweep takes the stranger's mark off first.
+    if core.cordoned_for is None and not core.unschedulable:
+        return replace(look, actions=(Cordon(core.name, core.uid, core.resource_version, order.id),))
+    if not core.unschedulable:
+        return look  # A person uncordoned it: the sweep drops our mark, and the next plan cordons again.
+    pods = view.snapshot.pods.get(machine.name, ())
+    if pods:
+        return _move_pods(view, machine, order, holder)
+    if machine.phase != "Staged":
+        return look
+    turn = Turn("Node", machine.name, machine.uid, "Activating", f"boots {order.release.version} ({order.rollout})")
+    activate = replace(order, goal="Activate", from_boot_id=machine.boot_id)
+    return replace(look, actions=(SetOrder(machine.name, machine.uid, machine.resource_version, activate, turn),))
+
+
+def drain_started(machine: Machine, holder: Holder) -> float | None:
+    """When the drain under this very hold began; a note from before the grant is of an earlier drain."""
+    note = machine.note
+    return note.since if note is not None and note.state == "Draining" and note.since >= holder.since else None
+
+
+def _move_pods(view: View, machine: Machine, order: Order, holder: Holder) -> Look:
+    pods = view.snapshot.pods[machine.name]
+    started = drain_started(machine, holder)
+    refused = [(pod, refusal) for pod in pods if (refusal := view.snapshot.refusals.get(pod.uid)) is not None]
+    names = ", ".join(f"{pod.namespace}/{pod.name}" for pod in pods[:3])
+    if refused:
+        pod, refusal = refused[0]
+        reason, message = Reason.DISRUPTION_BUDGET, f"pod {pod.namespace}/{pod.name} stays: {refusal.message}"
+    else:
+        reason, message = Reason.DRAINING, f"{len(pods)} pods have to leave: {names}"
+    deadline = None if started is None else started + order.terms.drain_timeout_seconds
+    if deadline is not None and view.now >= deadline:
+        timeout = f"the drain did not end in {order.terms.drain_timeout_seconds} s; {message}"
+        return _abort(machine, order, Cause.WITHDRAWN, Reason.DRAIN_TIMEOUT, timeout)
+    evictions = tuple(
+        Evict(pod.namespace, pod.name, pod.uid, pod.node)
+        for pod in pods
+        if not pod.deleting
+        and (pod.uid not in view.snapshot.refusals or view.snapshot.refusals[pod.uid].not_before <= view.now)
+    )
+    wakes = [refusal.not_before for _, refusal in refused if refusal.not_before > view.now]
+    wakes += [deadline] if deadline is not None else []
+    look = Look(explain(machine, order.policy, "Draining", reason, message, until=deadline), evictions)
+    return replace(look, wake_at=min(wakes, default=None))
+
+
+def _watch_trial(view: View, machine: Machine, core: CoreNode, order: Order) -> Look:
+    """Activate was ordered: commit when all gates have passed for long enough, abort when they do not in time."""
+    if machine.abort == order.id and order.goal != "Abort":
+        return _abort(machine, order, Cause.PEOPLE, Reason.PAUSED, "aborted by people")
+    if order.goal == "Abort":
+        message = f"goes back: {order.cause}"
+        return Look(explain(machine, order.policy, "Activating", Reason.GIVING_BACK, message))
+    if machine.phase != "Verifying":
+        message = f"boots {order.release.version}"
+        return Look(explain(machine, order.policy, "Activating", Reason.ACTIVATING, message))
+    if order.goal == "Commit":
+        message = f"marks {order.release.version} good"
+        return Look(explain(machine, order.policy, "Verifying", Reason.VERIFYING, message))
+    return _judge_trial(view, machine, core, order)
+
+
+def _judge_trial(view: View, machine: Machine, core: CoreNode, order: Order) -> Look:
+    blocker = find_blocker(view, machine, core)
+    commit = SetOrder(machine.name, machine.uid, machine.resource_version, replace(order, goal="Commit"))
+    if blocker is None:
+        stored = machine.note.settled_since if machine.note and machine.note.state == "Verifying" else None
+        settled = stored if stored is not None else view.now
+        ready_at = settled + order.terms.ready_seconds
+        message = f"{order.release.version} runs; Ready since the boot"
+        look = Look(explain(machine, order.policy, "Verifying", Reason.VERIFYING, message, until=ready_at))
+        # Without readySeconds nothing runs from an instant, so none has to be stored before the word Commit.
+        if order.terms.ready_seconds == 0 or (stored is not None and view.now >= ready_at):
+            return replace(look, actions=(commit,))
+        return replace(look, settled_since=settled, wake_at=ready_at)
+    since = view.snapshot.verifying_since.get(order.id)
+    deadline = None if since is None else since + order.terms.verify_timeout_seconds
+    if deadline is not None and view.now >= deadline:
+        late = f"not healthy within {order.terms.verify_timeout_seconds} s of the boot: {blocker}"
+        return _abort(machine, order, Cause.GATE_FAILED, Reason.VERIFYING, late)
+    return Look(
+        explain(machine, order.policy, "Verifying", Reason.VERIFYING, blocker, until=deadline), wake_at=deadline
+    )
+
+
+def find_blocker(view: View, machine: Machine, core: CoreNode) -> str | None:
+    """What keeps a trial from being committed, in words: the gates after the boot."""
+    if machine.name in view.snapshot.silent:
+        return "the agent is silent"
+    if core.boot_id != machine.boot_id:
+        return "the kubelet has not reported this boot yet"
+    if not core.ready:
+        return "the core Node is not Ready"
+    return None
+
+
+def _abort(machine: Machine, order: Order, cause: Cause, reason: Reason, message: str) -> Look:
+    turn = None
+    if order.from_boot_id is not None:
+        turn = Turn("Node", machine.name, machine.uid, "GoingBack", f"{order.release.version}: {message}", warning=True)
+    abort = replace(order, goal="Abort", cause=str(cause))
+    action = SetOrder(machine.name, machine.uid, machine.resource_version, abort, turn)
+    return Look(explain(machine, order.policy, "Waiting", reason, message), (action,))
+
+
+def give_order(machine: Machine, core: CoreNode, policy: Policy, rollout: Rollout) -> SetOrder | str:
+    """A new order with goal Stage, or a sentence why the last one has to be heard out first."""
+    attempt, lost = 0, 0
+    last = machine.order
+    if last is not None and last.rollout == rollout.id:
+        heard = machine.acknowledged or machine.phase in TERMINAL
+        if last.goal == "Abort" and last.cause == Cause.PEOPLE and not heard:
+            return "the agent has not acknowledged the abort yet"
+        attempt = last.attempt + 1
+        lost = last.lost_attempts + (machine.phase == "RolledBack" and machine.step.cause in LOST)
+    terms = policy.terms
+    if machine.boot_method not in (None, "Auto"):
+        terms = replace(terms, boot_method=machine.boot_method or terms.boot_method)
+    order = Order(
+        id=order_id(core.uid, rollout.id, attempt),
+        attempt=attempt,
+        lost_attempts=lost,
+        retry=machine.retry,
+        policy=policy.name,
+        policy_uid=policy.uid,
+        rollout=rollout.id,
+        release=rollout.release,
+        goal="Stage",
+        cause=None,
+        from_boot_id=None,
+        terms=terms,
+    )
+    return SetOrder(machine.name, machine.uid, machine.resource_version, order)
+
+
+def _reissue(view: View, machine: Machine, core: CoreNode) -> Look:
+    """The Node was made again while its machine was on a trial: the same order again, or Abort (rule 10)."""
+    step = machine.step
+    policy = view.fleet.policy_of(machine)
+    rollout = view.progress[policy.name].rollout if policy is not None else None
+    message = "the Node was made again during a trial; its order is issued again"
+    if policy is not None and rollout is not None and view.progress[policy.name].stored:
+        for attempt in range(MOST_ATTEMPTS):
+            if order_id(core.uid, rollout.id, attempt) == step.id:
+                given = give_order(replace(machine, order=None), core, policy, rollout)
+                assert isinstance(given, SetOrder)
+                # Activating was reported in the boot before the trial; in the trial that boot id is no longer known.
+                before = machine.boot_id if step.phase == "Activating" else "unknown"
+                order = replace(given.order, id=step.id, attempt=attempt, goal="Activate", from_boot_id=before)
+                look = Look(explain(machine, policy.name, "Activating", Reason.ACTIVATING, message))
+                return replace(look, actions=(replace(given, order=order),))
+    order = _nameless_order(view, machine)
+    look = Look(explain(machine, policy.name if policy else None, "Activating", Reason.GIVING_BACK, message))
+    return replace(look, actions=(SetOrder(machine.name, machine.uid, machine.resource_version, order),))
+
+
+def _nameless_order(view: View, machine: Machine) -> Order:
+    own = view.fleet.own_holder(machine)
+    lock = own[0].name if own is not None else next(iter(sorted(view.snapshot.locks)), "default")
+    terms = Terms(lock, 0, 600, 600, "Rollback", "Auto", 3600)
+    assert machine.step.phase in ON_TRIAL
+    return Order(
+        id=machine.step.id,
+        attempt=0,
+        lost_attempts=0,
+        retry=machine.retry,
+        policy="unknown",
+        policy_uid="unknown",
+        rollout="unknown",
+        release=UNKNOWN_RELEASE,
+        goal="Abort",
+        cause=str(Cause.WITHDRAWN),
+        from_boot_id="unknown",
+        terms=terms,
+    )

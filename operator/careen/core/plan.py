@@ -1,0 +1,240 @@
+"""The decision: what to do now, from a snapshot and an instant. The only entry point of the core."""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from careen.api.reasons import Reason
+
+from .actions import Action, CreateNode, Explanation, Plan, WriteNote, target
+from .budgets import Budgets, Refusal
+from .fleet import survey
+from .gates import ACTIVATE_GATES, STAGE_GATES, Candidate, first_refusal
+from .locks import LockDraft, draft_locks
+from .notes import holds_in_draft, write_note
+from .orders import advance, give_order, sweep_mark
+from .rollouts import Progress, assess
+from .selectors import matches
+from .snapshot import Holder, Machine, Policy, Snapshot
+from .statuses import write_policy
+from .view import Look, View, explain
+from .waves import rank, wave_of
+
+
+@dataclass(slots=True)
+class Draft:
+    """A plan in the making."""
+
+    view: View
+    looks: dict[str, Look]
+    locks: dict[str, LockDraft]
+    budgets: Budgets
+    actions: list[Action] = field(default_factory=list)
+    wakes: list[float] = field(default_factory=list)
+
+    def explain_wait(self, machine: Machine, policy: Policy, refusal: Refusal) -> None:
+        """Record why a machine waits."""
+        explanation = explain(machine, policy.name, "Waiting", refusal.reason, refusal.message, until=refusal.until)
+        self.looks[machine.name] = replace(self.looks[machine.name], explanation=explanation)
+        if refusal.until is not None:
+            self.wakes.append(refusal.until)
+
+
+def make_plan(snapshot: Snapshot, now: float) -> Plan:
+    """Decide. Pure: the same snapshot and instant give the same plan."""
+    fleet = survey(snapshot)
+    progress = {name: assess(fleet, policy, now) for name, policy in snapshot.policies.items()}
+    view = View(fleet, progress, now)
+    looks = {name: advance(view, machine) for name, machine in sorted(snapshot.machines.items())}
+    draft = Draft(view, looks, draft_locks(view), Budgets(fleet))
+    _grant(draft)
+    draft.actions += [action for d in draft.locks.values() if (action := d.to_action(snapshot.term)) is not None]
+    draft.actions += [action for look in looks.values() for action in look.actions]
+    draft.actions += _sweep(view)
+    _stage(draft)
+    draft.actions += _create_nodes(snapshot)
+    explanations = tuple(look.explanation for look in draft.looks.values())
+    draft.actions += _write_policies(view, explanations)
+    draft.actions += _write_notes(draft)
+    draft.wakes += [look.wake_at for look in draft.looks.values() if look.wake_at is not None]
+    draft.wakes += [p.soaking_until for p in progress.values() if p.soaking_until is not None]
+    return Plan(
+        actions=_drop_busy(draft.actions, snapshot),
+        explanations=explanations,
+        wake_at=min((wake for wake in draft.wakes if wake > now), default=None),
+        waiting=dict(Counter((e.policy or "", e.reason) for e in explanations if e.state == "Waiting")),
+    )
+
+
+def _candidate(draft: Draft, machine: Machine, policy: Policy) -> Candidate:
+    lock = draft.locks.get(policy.terms.lock)
+    return Candidate(
+        fleet=draft.view.fleet,
+        machine=machine,
+        policy=policy,
+        progress=draft.view.progress[policy.name],
+        now=draft.view.now,
+        lock=lock.lock if lock is not None else None,
+        budgets=draft.budgets,
+    )
+
+
+def _policy_for(view: View, machine: Machine) -> Policy | None:
+    owners = view.fleet.owners.get(machine.name, ())
+    return view.snapshot.policies[owners[0]] if owners else None
+
+
+def _order_key(view: View, policy: Policy, machine: Machine) -> tuple[bool, bool, int, str]:
+    """Broken machines first (they cost nothing more), the operator's own machine last, else by wave and rank."""
+    rollout = view.progress[policy.name].rollout
+    core = view.snapshot.core_nodes[machine.name]
+    wave = wave_of(rollout, policy, machine, core) if rollout is not None else 0
+    return (
+        machine.name not in view.fleet.unavailable,
+        machine.name == view.snapshot.operator_node,
+        wave,
+        rank(core.uid, rollout.id if rollout is not None else ""),
+    )
+
+
+def _wanting(draft: Draft, what: str) -> list[tuple[Machine, Policy]]:
+    view = draft.view
+    pairs = []
+    for name, look in draft.looks.items():
+        machine = view.snapshot.machines[name]
+        policy = _policy_for(view, machine) if look.wants == what else None
+        if policy is not None:
+            pairs.append((machine, policy))
+    return sorted(pairs, key=lambda pair: _order_key(view, pair[1], pair[0]))
+
+
+def _grant(draft: Draft) -> None:
+    """Grant the lock to staged machines under all budgets.
+
+    While a lock's write is on its way nothing is granted anywhere: its outcome belongs into the budgets (rule 1).
+    """
+    view = draft.view
+    writing = any(kind == "RebootLock" for kind, _ in view.snapshot.busy)
+    for machine, policy in _wanting(draft, "activate"):
+        candidate = _candidate(draft, machine, policy)
+        refusal = first_refusal(ACTIVATE_GATES, candidate)
+        if refusal is not None:
+            draft.explain_wait(machine, policy, refusal)
+            continue
+        lock = draft.locks[policy.terms.lock]
+        if writing or lock.before.term != view.snapshot.term:
+            continue
+        core = view.snapshot.core_nodes[machine.name]
+        assert machine.order is not None
+        lock.grant(
+            Holder(
+                id=machine.name,
+                since=view.now,
+                order=machine.order.id,
+                node_uid=machine.uid,
+                core_node_uid=core.uid,
+                machine_id=core.machine_id,
+                by="operator",
+                reason=f"{policy.name}: {machine.order.release.version}",
+                unavailable_at_grant=machine.name in view.fleet.unavailable,
+            )
+        )
+        draft.budgets.take(machine)
+        explanation = explain(machine, policy.name, "Draining", Reason.DRAINING, "the lock has been granted")
+        draft.looks[machine.name] = Look(explanation)
+
+
+def _stage(draft: Draft) -> None:
+    """Give Stage orders to machines that do not run the release, within maxStaging."""
+    view = draft.view
+    staging = Counter(
+        machine.order.policy
+        for machine in view.snapshot.machines.values()
+        if machine.order is not None
+        and machine.order.from_boot_id is None
+        and not machine.closed
+        and machine.phase not in ("Staged", "Failed")
+    )
+    for machine, policy in _wanting(draft, "stage"):
+        progress = view.progress[policy.name]
+        alone = len(view.fleet.owners[machine.name]) == 1
+        if alone and progress.rollout is not None and machine.runs(progress.rollout.release):
+            _explain_done(draft, machine, policy, progress)
+            continue
+        candidate = _candidate(draft, machine, policy)
+        refusal = first_refusal(STAGE_GATES, candidate)
+        if refusal is None and (progress.rollout is None or not progress.stored):
+            refusal = Refusal(Reason.ROLLING_OUT, "the rollout is being recorded")
+        if refusal is None and staging[policy.name] >= policy.max_staging:
+            refusal = Refusal(Reason.STAGING_BUDGET, f"{policy.max_staging} machines of {policy.name} are staging")
+        if refusal is not None:
+            draft.explain_wait(machine, policy, refusal)
+            if refusal.reason == Reason.RELEASE_REJECTED:
+                look = draft.looks[machine.name]
+                failed = replace(look.explanation, state="Failed")
+                draft.looks[machine.name] = replace(look, explanation=failed)
+            continue
+        assert progress.rollout is not None
+        given = give_order(machine, view.snapshot.core_nodes[machine.name], policy, progress.rollout)
+        if isinstance(given, str):
+            draft.explain_wait(machine, policy, Refusal(Reason.GIVING_BACK, given))
+            continue
+        staging[policy.name] += 1
+        draft.actions.append(given)
+        message = f"writes {progress.rollout.release.version} to the passive slot"
+        explanation = explain(machine, policy.name, "Staging", Reason.STAGING, message)
+        draft.looks[machine.name] = replace(draft.looks[machine.name], explanation=explanation)
+
+
+def _explain_done(draft: Draft, machine: Machine, policy: Policy, progress: Progress) -> None:
+    assert progress.rollout is not None
+    message = f"runs {progress.rollout.release.version}"
+    explanation = explain(machine, policy.name, "UpToDate", Reason.UP_TO_DATE, message)
+    draft.looks[machine.name] = replace(draft.looks[machine.name], explanation=explanation)
+
+
+def _sweep(view: View) -> list[Action]:
+    held = frozenset(holder.order for lock in view.snapshot.locks.values() for holder in lock.holders if holder.order)
+    swept = (sweep_mark(core, held) for core in view.snapshot.core_nodes.values())
+    return [action for action in swept if action is not None]
+
+
+def _create_nodes(snapshot: Snapshot) -> list[Action]:
+    return [
+        CreateNode(core.name, core.uid, core.machine_id)
+        for core in snapshot.core_nodes.values()
+        if core.name not in snapshot.machines and matches(snapshot.node_selector, core.labels, {})
+    ]
+
+
+def _write_policies(view: View, explanations: tuple[Explanation, ...]) -> list[Action]:
+    by_policy: dict[str, list[Explanation]] = {name: [] for name in view.snapshot.policies}
+    for explanation in explanations:
+        for name in view.fleet.owners.get(explanation.machine, ()):
+            by_policy[name].append(explanation)
+    writes = (write_policy(view, view.progress[name], by_policy[name]) for name in sorted(by_policy))
+    return [write for write in writes if write is not None]
+
+
+def _write_notes(draft: Draft) -> list[WriteNote]:
+    notes = []
+    for name, look in draft.looks.items():
+        if holds_in_draft(draft.locks, name) and look.explanation.state not in ("Draining", "Verifying"):
+            continue
+        if look.explanation.state == "Draining" and not draft.view.snapshot.pods.get(name):
+            continue  # Nothing to move: the note would only stand in the way of the next order.
+        note = write_note(draft.view, draft.view.snapshot.machines[name], look, look.explanation)
+        if note is not None:
+            notes.append(note)
+    return notes
+
+
+def _drop_busy(actions: list[Action], snapshot: Snapshot) -> tuple[Action, ...]:
+    """At most one action an object, and none on an object with a write on its way."""
+    taken = set(snapshot.busy)
+    kept = []
+    for action in actions:
+        where = target(action)
+        if where not in taken:
+            taken.add(where)
+            kept.append(action)
+    return tuple(kept)
