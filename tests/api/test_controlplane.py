@@ -3,14 +3,17 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from careen.sandbox import controlplane
 from careen.sandbox.audit import AuditReader
 from careen.sandbox.client import STRATEGIC_MERGE, Api, ApiError, wait_until
 from careen.sandbox.cluster import Cluster
@@ -220,6 +223,18 @@ def test_planes_run_side_by_side_and_outlive_the_threads_that_started_them(own_p
     assert not any(folder.exists() for folder in folders)
     assert not any(alive(pid) for pid in pids)
     assert all((each.logs / "apiserver.log").exists() for each in planes), "logs stay"
+
+
+@pytest.mark.parametrize("taken", ["etcd", "apiserver", "kwok"])
+def test_taken_port_is_no_failure(own_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch, taken: str) -> None:
+    """Somebody takes a port between our look and the child's bind."""
+    free = controlplane._free_ports
+    with socket.create_server(("127.0.0.1", 0)) as thief:
+        answers = iter([replace(free(), **{taken: thief.getsockname()[1]}), free()])
+        monkeypatch.setattr(controlplane, "_free_ports", lambda: next(answers))
+        with ControlPlane(scheduler=False, controllers=taken == "kwok", kwok=taken == "kwok") as second:
+            assert second.api().items(NODES) == []
+            assert thief.getsockname()[1] not in vars(second.ports).values()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
