@@ -16,6 +16,8 @@ Verdict = Literal["COMMIT", "ROLLBACK"]
 
 MAX_ENDED = 8
 """Ended orders that the journal remembers, newest last."""
+MAX_BOOTS = 8
+"""Boots that the journal remembers, newest last."""
 MAX_REJECTED = 16
 """Rejections that the journal remembers, newest last."""
 
@@ -89,12 +91,20 @@ class Journal:
     """The agent's memory. It is durable before anything it speaks of is done."""
 
     machine_id: str
+    born: str = ""
+    """Boot id in which the journal was begun; an older one may have been lost in that boot."""
+    boots: tuple[str, ...] = ()
+    """Boot ids in which the journal was read."""
     protocol: int = PROTOCOL
     open: OpenOrder | None = None
     ended: tuple[Ended, ...] = ()
     rejected: tuple[Rejection, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Fields of a newer agent, kept as they are."""
+
+    def covers(self, boot_id: str) -> bool:
+        """Whether this journal was there since before that boot: what it does not tell did not happen."""
+        return boot_id in self.boots and boot_id != self.born
 
     def find_ended(self, order: str) -> Ended | None:
         """How this order ended, if it did."""

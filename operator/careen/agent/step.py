@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from careen.api.node import Assignment
+from careen.api.node import Assignment, CauseWord
 from careen.disk.types import GIVEN_UP, SlotName
 
 from .actions import (
@@ -28,7 +28,7 @@ from .actions import (
     WriteStatus,
 )
 from .aim import KEEP, Aim, end_unarmed, may_be_tried
-from .record import Ended, Fault, Journal, OpenOrder, Rejection, Stage
+from .record import MAX_BOOTS, Ended, Fault, Journal, OpenOrder, Rejection, Stage
 from .report import build_ended, build_step, resolve_method, write_status
 from .trial import aim_open
 from .view import (
@@ -55,12 +55,14 @@ _TRIES_WHEN_ACTIVATING = 3
 
 def next_step(view: AgentView) -> Step:
     """The one step to take now. Ask again after it, whatever came of it."""
-    journal = view.journal
-    if journal is None:
-        return _hold(view, WriteJournal(Journal(machine_id=view.boot.machine_id)))
-    if journal.machine_id != view.boot.machine_id:
+    journal, boot = view.journal, view.boot
+    if journal is None or journal.machine_id != boot.machine_id:
         # Another machine's disk or a copied folder: its orders are not ours, but a bad release is bad here too.
-        return _hold(view, WriteJournal(Journal(machine_id=view.boot.machine_id, rejected=journal.rejected)))
+        rejected = journal.rejected if journal else ()
+        fresh = Journal(boot.machine_id, born=boot.boot_id, boots=(boot.boot_id,), rejected=rejected)
+        return _hold(view, WriteJournal(fresh))
+    if boot.boot_id not in journal.boots:
+        return _hold(view, WriteJournal(replace(journal, boots=(*journal.boots, boot.boot_id)[-MAX_BOOTS:])))
     aim = _aim(view, journal)
     action = _hold(view, aim.action)
     if view.node is None or aim.step is None:
@@ -131,14 +133,16 @@ def _build_idle(node: NodeView, journal: Journal) -> dict[str, Any]:
 
 
 def _aim_unrecorded(view: AgentView, journal: Journal, order: Assignment) -> Aim:
-    """Activate was ordered in an earlier boot, but no journal tells what came of it."""
+    """Activate was ordered in an earlier boot, and the journal does not tell what came of it."""
     booted = view.disk[view.disk.booted]
     if _may_hold(booted, order):
         return Aim(None, _verify(view.disk.booted, order, "booted"))
     if booted.digest != order.release.digest:
         if order.goal == "Abort":
             return end_unarmed(view, journal, order, "Idle", cause=order.cause)
-        return end_unarmed(view, journal, order, "RolledBack", cause="JournalLost")
+        # A journal that was there all the time proves that nothing was armed before the power went.
+        cause: CauseWord = "Interrupted" if journal.covers(order.from_boot_id or "") else "JournalLost"
+        return end_unarmed(view, journal, order, "RolledBack", cause=cause)
     if booted.attributes.good:
         return Aim(None, WriteJournal(journal.close(Ended(order.id, "Committed", order.goal, "COMMIT"))))
     opened = _open(view, order, view.disk.booted, Stage.REQUESTED)
@@ -247,7 +251,9 @@ def _refuse(view: AgentView, node: NodeView, order: Assignment) -> Fault | None:
     rejected = view.journal.rejected if view.journal else ()
     for entry in rejected:
         if entry.digest == release.digest and node.retry <= entry.retry:
-            sentence = f"{release.version} was rolled back on this machine ({entry.cause}); `careen retry` permits it again"
+            sentence = (
+                f"{release.version} was rolled back on this machine ({entry.cause}); `careen retry` permits it again"
+            )
             return Fault("Refused", sentence)
     capacity = disk[disk.passive].capacity
     if release.size_bytes > capacity:
@@ -255,7 +261,9 @@ def _refuse(view: AgentView, node: NodeView, order: Assignment) -> Fault | None:
         return Fault("Size", sentence)
     booted = disk[disk.booted].attributes
     if not booted.good:
-        sentence = f"slot {disk.booted} is booted but not marked good ({booted}); slot {disk.passive} may not be touched"
+        sentence = (
+            f"slot {disk.booted} is booted but not marked good ({booted}); slot {disk.passive} may not be touched"
+        )
         return Fault("Disk", sentence)
     return None
 
