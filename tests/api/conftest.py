@@ -1,7 +1,6 @@
 """The control plane under the tests, and fresh objects for each of them."""
 
 import contextlib
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +11,9 @@ import pytest
 from careen.sandbox.accounts import install, mint_agent_token, mint_operator_token
 from careen.sandbox.binaries import SandboxError, ensure_binaries
 from careen.sandbox.client import Api, ApiError, wait_until
-from careen.sandbox.cluster import Cluster, ExistingCluster
+from careen.sandbox.cluster import Cluster
 from careen.sandbox.controlplane import ControlPlane
+from careen.sandbox.existing import ExistingCluster
 from careen.sandbox.nodes import FAKE_ANNOTATION, NODES
 from careen.sandbox.progress import print_progress
 
@@ -50,12 +50,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Build the control plane before the first test: a build takes longer than a test's time limit."""
     config = session.config
     needed = any(item.get_closest_marker("api") for item in session.items)
-    if not needed or config.option.collectonly or config.getoption("--kubeconfig"):
+    if not needed or config.option.collectonly:
         return
+    own = not config.getoption("--kubeconfig")
     capture = config.pluginmanager.getplugin("capturemanager")
     try:
         with capture.global_and_fixture_disabled():
-            ensure_binaries(ControlPlane().programs, print_progress)
+            ensure_binaries(ControlPlane().programs if own else ["kwok"], print_progress)
     except SandboxError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -63,16 +64,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 @pytest.fixture(scope="session")
 def plane(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """The cluster of the whole run, with our kinds; its objects are wiped after each test that uses it."""
-    existing = request.config.getoption("--kubeconfig")
-    if existing:
-        cluster = _existing_cluster(Path(existing), request.config.getoption("--yes-this-context"))
+    with _make_cluster(request.config) as cluster:
         _install_kinds(cluster)
         yield cluster
-        cluster.close()
-    else:
-        with ControlPlane() as own:
-            _install_kinds(own)
-            yield own
 
 
 @pytest.fixture
@@ -103,12 +97,12 @@ def _fresh_objects(request: pytest.FixtureRequest) -> Iterator[None]:
     _wipe(api, owned=isinstance(plane, ControlPlane))
 
 
-def _existing_cluster(kubeconfig: Path, confirmed: str | None) -> ExistingCluster:
-    kubectl = shutil.which("kubectl")
+def _make_cluster(config: pytest.Config) -> ControlPlane | ExistingCluster:
+    existing = config.getoption("--kubeconfig")
+    if not existing:
+        return ControlPlane()
     try:
-        if kubectl is None:
-            kubectl = str(ensure_binaries(["kubectl"], print_progress)["kubectl"])
-        return ExistingCluster(kubeconfig, Path(kubectl), confirmed_context=confirmed)
+        return ExistingCluster(Path(existing), confirmed_context=config.getoption("--yes-this-context"))
     except SandboxError as error:
         pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
 

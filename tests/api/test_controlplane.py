@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from careen.sandbox import controlplane
+from careen.sandbox import components
 from careen.sandbox.audit import AuditReader
 from careen.sandbox.client import STRATEGIC_MERGE, Api, ApiError, wait_until
 from careen.sandbox.cluster import Cluster
+from careen.sandbox.components import Ports
 from careen.sandbox.controlplane import ControlPlane
 from careen.sandbox.nodes import (
     NODES,
@@ -35,6 +36,7 @@ ACCOUNTS = "/api/v1/namespaces/default/serviceaccounts"
 
 OWNER = """
 import json, sys, time
+from careen.sandbox.components import Ports
 from careen.sandbox.controlplane import ControlPlane
 plane = ControlPlane(controllers=False, scheduler=False).start()
 print(json.dumps({"pids": plane.pids, "folder": str(plane.kubeconfig.parent.parent)}), flush=True)
@@ -228,13 +230,15 @@ def test_planes_run_side_by_side_and_outlive_the_threads_that_started_them(own_p
 @pytest.mark.parametrize("taken", ["etcd", "apiserver", "kwok"])
 def test_taken_port_is_no_failure(own_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch, taken: str) -> None:
     """Somebody takes a port between our look and the child's bind."""
-    free = controlplane._free_ports
+    free = components.free_ports
     with socket.create_server(("127.0.0.1", 0)) as thief:
-        answers = iter([replace(free(), **{taken: thief.getsockname()[1]}), free()])
-        monkeypatch.setattr(controlplane, "_free_ports", lambda: next(answers))
+        stolen = thief.getsockname()[1]
+        first = replace(Ports(*free(4)), **{taken: stolen})
+        answers = iter([list(vars(first).values()), free(4)])
+        monkeypatch.setattr(components, "free_ports", lambda count: next(answers))
         with ControlPlane(scheduler=False, controllers=taken == "kwok", kwok=taken == "kwok") as second:
             assert second.api().items(NODES) == []
-            assert thief.getsockname()[1] not in vars(second.ports).values()
+            assert stolen not in vars(second.ports).values()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

@@ -80,13 +80,12 @@ def encode_lock_status(write: WriteLock, now: float) -> dict[str, Any]:
         "term": write.term,
         "available": available,
         "holders": [encode_holder(holder) for holder in write.holders],
-        "conditions": [_encode_condition(*row, write.generation, now) for row in rows],
+        "conditions": [_encode_condition(row, write.generation, now) for row in rows],
     }
 
 
-def _encode_condition(
-    name: str, holds: bool, reason: str, message: str, generation: int, since: float
-) -> dict[str, Any]:
+def _encode_condition(row: tuple[str, bool, str, str], generation: int, since: float) -> dict[str, Any]:
+    name, holds, reason, message = row
     return {
         "type": name,
         "status": "True" if holds else "False",
@@ -116,7 +115,7 @@ def encode_note(write: WriteNote, now: float) -> dict[str, Any]:
     return {
         "observedGeneration": write.generation,
         "orchestration": orchestration,
-        "conditions": [_encode_condition(*row, write.generation, now) for row in rows],
+        "conditions": [_encode_condition(row, write.generation, now) for row in rows],
     }
 
 

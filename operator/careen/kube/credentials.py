@@ -127,6 +127,7 @@ def _from_service_account(folder: Path) -> Endpoint:
 async def _from_kubeconfig(paths: str, context: str | None) -> Endpoint:
     """The official loader merges the files and runs exec and OIDC plugins; contents that it would copy into
     temporary files (private keys) or read only once (tokenFile) are taken out before."""
+    import yaml
     from kubernetes.aio.client.configuration import Configuration
     from kubernetes.aio.config import ConfigException
     from kubernetes.aio.config.kube_config import KubeConfigLoader, KubeConfigMerger
@@ -144,7 +145,7 @@ async def _from_kubeconfig(paths: str, context: str | None) -> Endpoint:
         loader = KubeConfigLoader(config_dict=merged, active_context=context, config_base_path=None)
         found = Configuration()
         await loader.load_and_set(found)
-    except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
+    except (ConfigException, yaml.YAMLError, OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(f"kubeconfig {paths} can't be used: {error}") from error
     if user is not None and "exec" in user and not (found.api_key or found.cert_file):
         raise ConfigError(f"kubeconfig {paths}: the exec plugin {user['exec']['command']!r} gave no credentials")

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from careen.api import admission, crd
+from careen.api.kinds import KINDS
 from careen.api.meta import AGENT_ACCOUNT, GROUP, NAMESPACE, OPERATOR_ACCOUNT, VERSION
 from careen.sandbox.client import Api, ApiError, Manifest, wait_until
 from careen.sandbox.cluster import Cluster
@@ -98,7 +99,7 @@ def _package_text(name: str) -> str:
 
 
 def _are_served(api: Api) -> bool:
-    return all(api.find(f"/apis/{GROUP}/{VERSION}/{kind.plural}") is not None for kind in crd.KINDS)
+    return all(api.find(f"/apis/{GROUP}/{VERSION}/{kind.plural}") is not None for kind in KINDS)
 
 
 def _are_enforced(api: Api) -> bool:

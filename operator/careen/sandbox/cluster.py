@@ -1,8 +1,7 @@
-"""What the demo and the tests need from a cluster, ours or an existing one."""
+"""What the demo and the tests ask of a cluster, ours or an existing one."""
 
 import secrets
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ import yaml
 from careen.sandbox.binaries import SandboxError
 from careen.sandbox.certificates import write_private
 from careen.sandbox.client import Api
-
-SAFE_CONTEXTS = ("kind-", "careen-")
 
 
 class Cluster:
@@ -58,40 +55,6 @@ class Cluster:
     def _write_kubeconfig(self, name: str, user: dict[str, str], server: str | None) -> Path:
         cluster = self._cluster_entry() | ({"server": server} if server else {})
         return write_private(self._scratch / f"{name}.kubeconfig", kubeconfig_document(cluster, user))
-
-
-class ExistingCluster(Cluster):
-    """A cluster that somebody else runs, such as kind's. Close it to remove the kubeconfigs made for it."""
-
-    audit_log = None
-
-    def __init__(self, kubeconfig: Path, kubectl: Path, *, confirmed_context: str | None = None) -> None:
-        """Use the current context of the kubeconfig.
-
-        Raises SandboxError unless the context's name begins with one of SAFE_CONTEXTS or is
-        `confirmed_context`: what runs here deletes objects.
-        """
-        name = current_context(kubeconfig)
-        if name != confirmed_context and not name.startswith(SAFE_CONTEXTS):
-            raise SandboxError(
-                f"the current context of {kubeconfig} is {name!r}: allowed are names that begin with "
-                f"{' or '.join(SAFE_CONTEXTS)}, and the one that you confirm by --yes-this-context {name}"
-            )
-        self.kubeconfig = kubeconfig
-        self._program = kubectl
-        self._folder = tempfile.TemporaryDirectory(prefix="careen-")
-
-    def close(self) -> None:
-        """Remove the kubeconfigs."""
-        self._folder.cleanup()
-
-    @property
-    def _kubectl(self) -> Path:
-        return self._program
-
-    @property
-    def _scratch(self) -> Path:
-        return Path(self._folder.name)
 
 
 def current_context(kubeconfig: Path) -> str:

@@ -1,5 +1,7 @@
 """The command line of each process of the control plane."""
 
+import socket
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -173,15 +175,22 @@ def scheduler(program: Path, files: Files) -> list[str]:
     ]
 
 
-def kwok(program: Path, files: Files, ports: Ports) -> list[str]:
+def kwok(program: Path, kubeconfig: Path, stages: Path, port: int) -> list[str]:
     """kwok, which plays the kubelets of the nodes that carry its annotation and of no others."""
     return [
         str(program),
-        f"--kubeconfig={files.kubeconfig('kwok')}",
-        f"--config={files.stages}",
+        f"--kubeconfig={kubeconfig}",
+        f"--config={stages}",
         "--manage-all-nodes=false",
         "--manage-nodes-with-annotation-selector=kwok.x-k8s.io/node=fake",
         f"--node-lease-duration-seconds={NODE_LEASE_SECONDS}",
         # Without an address of its own it would listen on a fixed port of all interfaces.
-        f"--server-address=127.0.0.1:{ports.kwok}",
+        f"--server-address=127.0.0.1:{port}",
     ]
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nobody listens on now; held together while asking, so that they differ."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(each.getsockname()[1]) for each in sockets]

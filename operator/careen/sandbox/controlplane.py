@@ -4,7 +4,6 @@ import atexit
 import base64
 import json
 import secrets
-import socket
 import ssl
 import time
 import urllib.error
@@ -186,7 +185,7 @@ class ControlPlane(Cluster):
     def _start_on_free_ports(self) -> None:
         for attempt in range(1, START_TRIES + 1):
             assert self._workspace is not None
-            self.ports = _free_ports()
+            self.ports = Ports(*components.free_ports(4))
             self._files = Files(self._workspace.path / f"try-{attempt}", self.logs)
             self._files.folder.mkdir()
             self.kubeconfig, self.audit_log = self._files.kubeconfig("admin"), self._files.audit_log
@@ -214,7 +213,10 @@ class ControlPlane(Cluster):
         if self._optional["scheduler"]:
             self._spawn("scheduler", components.scheduler(self.binaries["kube-scheduler"], files))
         if self._optional["kwok"]:
-            self._spawn("kwok", components.kwok(self.binaries["kwok"], files, ports))
+            account = files.kubeconfig("kwok")
+            command = components.kwok(self.binaries["kwok"], account, files.stages, ports.kwok)
+            self._spawn("kwok", command)
+            self._wait("kwok", f"http://127.0.0.1:{ports.kwok}/healthz")
         if self._optional["controller-manager"]:
             # Until the namespace has its service account, the API server refuses pods in it.
             self._wait_for_default_account()
@@ -287,10 +289,3 @@ class ControlPlane(Cluster):
             document = json.load(answer)
         assert isinstance(document, dict)
         return document
-
-
-def _free_ports() -> Ports:
-    """Four ports that nobody listens on now; held together while asking, so that they differ."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(4)]
-        return Ports(*(int(each.getsockname()[1]) for each in sockets))

@@ -1,6 +1,7 @@
 """One request at a time: deadlines, typed errors, credentials that are renewed, streams cut into lines."""
 
 import asyncio
+import contextlib
 import time
 from datetime import UTC, datetime
 
@@ -72,7 +73,7 @@ async def test_the_deadline_covers_headers_and_body(fake, session):
     for fault in (hang, trickle):
         fake.faults["other"].append(fault)
         before = time.monotonic()
-        with pytest.raises(Unreachable, match="no answer within 0.3 s") as caught:
+        with pytest.raises(Unreachable, match=r"no answer within 0\.3 s") as caught:
             await session.request("PUT", PATH, body={}, timeout=0.3)
         assert 0.25 < time.monotonic() - before < 1.0
         assert caught.value.maybe_done
@@ -188,10 +189,8 @@ async def test_each_request_is_counted_by_verb_resource_and_code(fake, kubeconfi
     async with Session.connect(kubeconfig, user_agent="t", on_request=records.append, request_timeout=0.2) as session:
         fake.faults["other"].append(fail(409, "Conflict", "no"))
         for _ in range(2):
-            try:
+            with contextlib.suppress(errors.Conflict):
                 await session.request("PATCH", NODES.path(name="n1", subresource="status"), body={})
-            except errors.Conflict:
-                pass
         fake.faults["other"].append(lambda request: request.transport.abort())
         with pytest.raises(Unreachable):
             await session.request("POST", PODS.path("ns", "p", "eviction"), body={})
