@@ -72,7 +72,13 @@ class Machine:
         good = Attributes(1, 0, True)
         self.slots = {
             SlotName.A: MemorySlot(good, digest("a"), digest("a")),
-            SlotName.B: MemorySlot(GIVEN_UP, None, None, None),
+            SlotName.B: rng.choice(
+                [
+                    MemorySlot(GIVEN_UP, None, None, None),
+                    MemorySlot(good, digest("0"), digest("0"), "0.9.0"),
+                    MemorySlot(Attributes(1, 1, False), digest("0"), digest("0"), "0.9.0"),
+                ]
+            ),
         }
         self.journal: Journal | None = Journal("machine")
         self.boots = 0
@@ -134,7 +140,7 @@ class Api:
     def __init__(self) -> None:
         self.version = 1
         self.uid = 1
-        self.writes: list[str] = []
+        self.accepted: set[str] = set()
         self.node: dict[str, Any] = {}
         self.make_node()
 
@@ -168,11 +174,8 @@ class Api:
                 else:
                     target[key] = value
 
-        before = self.step.get("phase")
         apply(self.node["status"], copy.deepcopy(patch))
         self.bump()
-        if self.step.get("phase") != before:
-            self.writes.append(self.step["phase"])
 
     def patch_json(self, patch: tuple[Any, ...]) -> bool:
         for op in patch:
@@ -232,6 +235,8 @@ def carry_out(machine: Machine, api: Api, step: Step, chance: float) -> None:
             machine.node = copy.deepcopy(api.node)
         case RequestActivation(_, order, patch):
             accepted = api.patch_json(patch)
+            if accepted:
+                api.accepted.add(order)
             risk()
             machine.node = copy.deepcopy(api.node)
             machine.granted = order if accepted else None
@@ -255,6 +260,7 @@ def carry_out(machine: Machine, api: Api, step: Step, chance: float) -> None:
         case ArmSlot(name, method):
             assert machine.slots[machine.booted].attributes.good
             assert machine.slots[name].content is not None
+            assert api.accepted, "armed without a word from the API server"
             machine.slots[name].attributes = Attributes(2, 0 if method == "Kexec" else 1, False)
             machine.slots[machine.booted].attributes = Attributes(1, 0, True)
         case Disarm(name):

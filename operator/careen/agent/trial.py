@@ -66,7 +66,7 @@ def _aim_arm(view: AgentView, journal: Journal, opened: OpenOrder, order: Assign
         return Aim(None, VerifySlot(opened.to_slot, opened.digest, size, opened.version, opened.order))
     if not _armed(view, opened):
         return Aim(None, ArmSlot(opened.to_slot, opened.method))
-    return Aim(None, RequestReboot(opened.method, opened.to_slot))
+    return Aim(None, WriteJournal(replace(journal, open=replace(opened, stage=Stage.REQUESTED))))
 
 
 def _armed(view: AgentView, opened: OpenOrder) -> bool:
