@@ -35,6 +35,7 @@ WORKLOADS = (
     "/api/v1/namespaces/{}/events",
 )
 NODE_LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+NAMESPACE = "careen-test"
 WIPE_SECONDS = 30.0
 
 
@@ -52,19 +53,22 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     needed = any(item.get_closest_marker("api") for item in session.items)
     if not needed or config.option.collectonly:
         return
-    own = not config.getoption("--kubeconfig")
+    # On an existing cluster, its fixture knows what to do about a program that can't be built.
+    names = ["kubectl", "kwok"] if config.getoption("--kubeconfig") else ControlPlane().programs
     capture = config.pluginmanager.getplugin("capturemanager")
     try:
         with capture.global_and_fixture_disabled():
-            ensure_binaries(ControlPlane().programs if own else ["kwok"], print_progress)
+            ensure_binaries(names, print_progress)
     except SandboxError as error:
-        raise pytest.UsageError(str(error)) from None
+        if not config.getoption("--kubeconfig"):
+            raise pytest.UsageError(str(error)) from None
 
 
 @pytest.fixture(scope="session")
 def plane(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """The cluster of the whole run, with our kinds; its objects are wiped after each test that uses it."""
     with _make_cluster(request.config) as cluster:
+        _make_namespace(cluster)
         _install_kinds(cluster)
         yield cluster
 
@@ -83,6 +87,12 @@ def admin(plane: Cluster) -> Iterator[Api]:
     api = plane.api()
     yield api
     api.close()
+
+
+@pytest.fixture(scope="session")
+def namespace(plane: Cluster) -> str:
+    """The namespace for the workloads of tests; it is wiped after each of them."""
+    return NAMESPACE
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +117,16 @@ def _make_cluster(config: pytest.Config) -> ControlPlane | ExistingCluster:
         pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
 
 
+def _make_namespace(cluster: Cluster) -> None:
+    """Make the tests' namespace, which must have its service account before it takes pods."""
+    api = cluster.api()
+    with contextlib.suppress(ApiError):
+        api.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+    account = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default"
+    wait_until(lambda: api.find(account) is not None, f"service account in {NAMESPACE}", 30)
+    api.close()
+
+
 def _install_kinds(cluster: Cluster) -> None:
     """Apply all of crds/ and wait until the API server serves and enforces it."""
     if not list(CRDS.glob("*.yaml")):
@@ -127,7 +147,7 @@ def _own_policies(api: Api) -> list[dict[str, Any]]:
 
 
 def _is_established(definition: dict[str, Any]) -> bool:
-    conditions = definition.get("status", {}).get("conditions", [])
+    conditions = definition.get("status", {}).get("conditions") or []
     return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
 
 

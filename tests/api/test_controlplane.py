@@ -29,10 +29,10 @@ from careen.sandbox.nodes import (
     workload_manifests,
 )
 
-PODS = "/api/v1/namespaces/default/pods"
-DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
-BUDGETS = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
-ACCOUNTS = "/api/v1/namespaces/default/serviceaccounts"
+PODS = "/api/v1/namespaces/careen-test/pods"
+DEPLOYMENTS = "/apis/apps/v1/namespaces/careen-test/deployments"
+BUDGETS = "/apis/policy/v1/namespaces/careen-test/poddisruptionbudgets"
+ACCOUNTS = "/api/v1/namespaces/careen-test/serviceaccounts"
 
 OWNER = """
 import json, sys, time
@@ -62,7 +62,7 @@ def evict(api: Api, pod: dict[str, Any]) -> None:
     body = {
         "apiVersion": "policy/v1",
         "kind": "Eviction",
-        "metadata": {"name": name, "namespace": "default"},
+        "metadata": {"name": name, "namespace": "careen-test"},
         "deleteOptions": {"preconditions": {"uid": pod["metadata"]["uid"]}},
     }
     api.create(f"{PODS}/{name}/eviction", body)
@@ -80,17 +80,19 @@ def test_server_says_its_version(plane: Cluster, admin: Api) -> None:
 
 def test_eviction_respects_the_budget_and_moves_the_pod(plane: Cluster, admin: Api) -> None:
     make_ready_nodes(admin, 6)
-    create_workload(admin, workload_manifests("web", replicas=4, min_available=3))
-    wait_until(lambda: available(admin, "web") == 4, "pods available", 30)
+    for name, minimum in (("web", 3), ("all", 4)):
+        create_workload(admin, workload_manifests(name, 4, minimum, namespace="careen-test"))
+    wait_until(lambda: available(admin, "web") == available(admin, "all") == 4, "pods available", 30)
     wait_until(lambda: allowed(admin, "web") == 1, "one disruption allowed", 10)
-    first, second, *_ = admin.items(PODS)
+    pod = admin.items(PODS, labelSelector="app=web")[0]
+    kept = admin.items(PODS, labelSelector="app=all")[0]
 
-    evict(admin, first)
     with pytest.raises(ApiError, match="disruption budget") as refused:
-        evict(admin, second)
+        evict(admin, kept)
+    evict(admin, pod)
 
     assert refused.value.status == 429
-    wait_until(lambda: first["metadata"]["uid"] not in uids(admin, PODS), "the evicted pod gone", 10)
+    wait_until(lambda: pod["metadata"]["uid"] not in uids(admin, PODS), "the evicted pod gone", 10)
     wait_until(lambda: available(admin, "web") == 4, "a pod in its place", 30)
 
 
@@ -156,7 +158,7 @@ def test_token_bound_to_a_pod_names_its_node(plane: Cluster, admin: Api) -> None
     review = agent.create("/apis/authentication.k8s.io/v1/selfsubjectreviews", {})
 
     user = review["status"]["userInfo"]
-    assert user["username"] == "system:serviceaccount:default:agent"
+    assert user["username"] == "system:serviceaccount:careen-test:agent"
     assert user["extra"]["authentication.kubernetes.io/node-name"] == ["node-1"]
     admin.delete(f"{ACCOUNTS}/agent")
 
@@ -231,7 +233,9 @@ def test_planes_run_side_by_side_and_outlive_the_threads_that_started_them(own_p
 def test_taken_port_is_no_failure(own_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch, taken: str) -> None:
     """Somebody takes a port between our look and the child's bind."""
     free = components.free_ports
-    with socket.create_server(("127.0.0.1", 0)) as thief:
+    with socket.socket() as thief:
+        # Bound without listening: connections are refused at once instead of waiting for an answer.
+        thief.bind(("127.0.0.1", 0))
         stolen = thief.getsockname()[1]
         first = replace(Ports(*free(4)), **{taken: stolen})
         answers = iter([list(vars(first).values()), free(4)])

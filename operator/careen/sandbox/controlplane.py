@@ -236,7 +236,7 @@ class ControlPlane(Cluster):
         while True:
             self._check_alive()
             try:
-                with urllib.request.urlopen(url, timeout=5, context=context):  # noqa: S310
+                with urllib.request.urlopen(url, timeout=2, context=context):  # noqa: S310
                     return
             except (urllib.error.URLError, OSError) as error:
                 if time.monotonic() > deadline:
