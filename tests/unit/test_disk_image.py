@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
@@ -134,7 +135,7 @@ def test_the_table_is_not_locked_while_a_slot_is_written(image: Path) -> None:
         assert change_slots(image, lambda slots: commit(slots, A, booted=A), wait_seconds=0).repaired == ()
 
 
-def test_the_same_tree_gives_the_same_file_system(tree: Path, tmp_path: Path) -> None:
+def test_the_same_tree_gives_the_same_file_system(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = tmp_path / "a.ext4", tmp_path / "b.ext4"
     make_ext4(tree, first, size=2 * MIB, uuid=FS_UUID, label="USR-A")
     copy = tmp_path / "elsewhere" / "copy"
@@ -144,6 +145,14 @@ def test_the_same_tree_gives_the_same_file_system(tree: Path, tmp_path: Path) ->
         os.utime(path, (5, 5), follow_symlinks=False)
         if os.getuid() == 0:
             os.chown(path, 1234, 1234, follow_symlinks=False)
+    walk = os.walk
+
+    def walk_in_another_order(top: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+        for folder, folders, files in walk(top):
+            folders.sort(reverse=True)
+            yield folder, folders, sorted(files, reverse=True)
+
+    monkeypatch.setattr(os, "walk", walk_in_another_order)
     make_ext4(copy, second, size=2 * MIB, uuid=FS_UUID, label="USR-A")
     assert first.read_bytes() == second.read_bytes()
     make_ext4(copy, second, size=2 * MIB, uuid=UUID(int=5), label="USR-A")

@@ -66,6 +66,8 @@ def shape(slots: Slots) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         (lambda s: arm_firmware(s, A, booted=B), [(0, 0, 0), (1, 0, 1)], [(2, 1, 0), (1, 0, 1)]),
         (lambda s: disarm(s, B, booted=A), [(1, 0, 1), (2, 1, 0)], [(1, 0, 1), (0, 0, 0)]),
         (lambda s: disarm(s, B, booted=A), [(1, 0, 1), (2, 0, 1)], [(1, 0, 1), (2, 0, 1)]),
+        (lambda s: disarm(s, B, booted=A), [(1, 1, 0), (0, 0, 0)], [(1, 1, 0), (0, 0, 0)]),
+        (lambda s: abandon(s, B), [(1, 1, 0), (0, 0, 0)], [(1, 1, 0), (0, 0, 0)]),
         (lambda s: abandon(s, B), [(1, 0, 1), (2, 0, 0)], [(1, 0, 1), (0, 0, 0)]),
         (lambda s: abandon(s, A), [(2, 0, 1), (1, 0, 1)], [(0, 0, 0), (1, 0, 1)]),
         (lambda s: commit(s, B, booted=B), [(1, 0, 1), (2, 0, 0)], [(1, 0, 1), (2, 0, 1)]),

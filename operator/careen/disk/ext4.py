@@ -26,7 +26,6 @@ _MAX_LINKS = 16
 _FEATURES = "none,ext_attr,extent,filetype,flex_bg,large_file,huge_file,extra_isize,sparse_super,metadata_csum,64bit"
 # All spelled out, and the host's mke2fs.conf switched off below: defaults differ between distributions and versions.
 _SHAPE = ("-q", "-F", "-b", str(BLOCK_SIZE), "-i", "16384", "-I", "256", "-G", "16", "-m", "0", "-O", _FEATURES)
-_STAMPS = ("atime", "ctime", "mtime", "crtime")
 
 
 def make_ext4(tree: Path, out: Path, *, size: int, uuid: UUID, label: str) -> None:
@@ -98,7 +97,7 @@ def _commands(tree: Path) -> Iterator[str]:
     """debugfs commands that build the tree.
 
     Not `mkfs.ext4 -d`: it keeps the host's owners and change times and follows the host's directory order, so the
-    same tree would give other bytes on another machine.
+    same tree would give other bytes on another machine. What debugfs makes belongs to root and carries the fake time.
     """
     seen: list[tuple[str, int]] = [("/", stat.S_IFDIR | 0o755)]
     for folder, folders, files in os.walk(tree):
@@ -111,9 +110,9 @@ def _commands(tree: Path) -> Iterator[str]:
             mode = source.lstat().st_mode
             yield _create(source, name, mode)
             seen.append((f"{here.rstrip('/')}/{name}", mode))
-    yield "cd /"
     for path, mode in seen:
-        yield from _stamp(path, mode)
+        if not stat.S_ISLNK(mode):
+            yield f"sif {_quote(path)} mode 0{mode:o}"
 
 
 def _create(source: Path, name: str, mode: int) -> str:
@@ -124,14 +123,6 @@ def _create(source: Path, name: str, mode: int) -> str:
     if stat.S_ISLNK(mode):
         return f"symlink {_quote(name)} {_quote(str(source.readlink()))}"
     raise DiskError(f"{source} is a special file; allowed: directories, files and symlinks")
-
-
-def _stamp(path: str, mode: int) -> Iterator[str]:
-    if not stat.S_ISLNK(mode):
-        yield f"sif {_quote(path)} mode 0{mode:o}"
-    target = _quote(path)
-    for field, value in (("uid", "0"), ("gid", "0"), *((stamp, f"@{EPOCH_SECONDS}") for stamp in _STAMPS)):
-        yield f"sif {target} {field} {value}"
 
 
 def _quote(word: str) -> str:

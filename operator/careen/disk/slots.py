@@ -118,7 +118,7 @@ def disarm(slots: Slots, name: SlotName, *, booted: SlotName) -> Slots:
     A slot that is marked good was not armed, and stays as it is. Refused for the booted slot.
     """
     _refuse_booted(name, booted, "disarmed")
-    if slots[name].attributes.successful:
+    if slots[name].attributes.successful or slots[name].attributes == GIVEN_UP:
         return slots
     _require_good(slots, booted, f"slot {name} may be given up")
     return slots.with_attributes(name, GIVEN_UP)
@@ -129,6 +129,8 @@ def abandon(slots: Slots, name: SlotName) -> Slots:
 
     Refused while the other slot is not marked good, because then nothing would boot.
     """
+    if slots[name].attributes == GIVEN_UP:
+        return slots
     _require_good(slots, name.other, f"slot {name} may be given up")
     return slots.with_attributes(name, GIVEN_UP)
 
