@@ -1,4 +1,4 @@
-"""A snapshot from decoded objects and plain facts: the same for the operator and for a dry run against a live cluster."""
+"""A snapshot from decoded objects and plain facts: the same for the operator and for a dry run on a live cluster."""
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field

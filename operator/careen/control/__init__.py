@@ -1,0 +1,1 @@
+"""The operator: a kopf application around stores, the pure plan and a dumb executor."""

@@ -1,0 +1,142 @@
+"""The leader's loop: plan at once when idle; what arrives during a plan joins the next; no polling in between."""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from careen.core.actions import Action, Plan, WriteLock, WritePolicy
+from careen.core.plan import make_plan
+from careen.core.rollouts import needed_releases
+from careen.kube import write
+from careen.kube.resources import LOCKS
+from careen.kube.retry import retry_idempotent
+from careen.kube.session import Session
+from careen.observe import metrics
+
+from .execute import Executor
+from .releases import ReleaseBook
+from .world import World
+
+logger = logging.getLogger(__name__)
+
+POLICY_WRITE_SECONDS = 1.0
+"""Least seconds between two writes of one policy's status: counts move with every machine, people read slower."""
+LONGEST_SLEEP = 60.0
+FENCE_SECONDS = 30.0
+
+
+class Loop:
+    """One leader's work, from the fence to the last plan."""
+
+    def __init__(self, session: Session, world: World, book: ReleaseBook, wake: asyncio.Event) -> None:
+        self._session = session
+        self._world = world
+        self._book = book
+        self._wake = wake
+        self._policy_writes: dict[str, float] = {}
+        self._deferred: float | None = None
+        self._shown: tuple[set[str], set[str]] = (set(), set())
+        self.planned_at: float | None = None
+        """Monotonic instant of the last plan; for the liveness probe."""
+
+    async def lead(self, term: int, executor: Executor) -> None:
+        """Lead until cancelled: raise the fence, take a consistent list, then plan and act."""
+        await self._world.wait_synced(FENCE_SECONDS * 10)
+        await self._raise_fence(term)
+        await self._world.relist()
+        metrics.show_leader(True, term)
+        try:
+            while True:
+                self._wake.clear()
+                plan = self._plan(term, executor)
+                for action in plan.actions:
+                    if not self._must_wait(action):
+                        executor.submit(action)
+                await self._sleep(plan, executor)
+        finally:
+            metrics.show_leader(False, term)
+            await executor.close()
+
+    async def _raise_fence(self, term: int) -> None:
+        """Write our term into every RebootLock: from here on every late write of an older leader fails (rule 2)."""
+
+        async def raise_one(name: str, uid: str) -> None:
+            async def attempt() -> None:
+                ops: list[dict[str, Any]] = [
+                    {"op": "test", "path": "/metadata/uid", "value": uid},
+                    {"op": "add", "path": "/status/term", "value": term},
+                ]
+                answer = await write.patch_json(self._session, LOCKS, name, ops, subresource="status")
+                if isinstance(answer, write.TestFailed):
+                    # No status yet, or another object of this name: the latter is in the list that follows.
+                    ops[1] = {"op": "add", "path": "/status", "value": {"term": term}}
+                    answer = await write.patch_json(self._session, LOCKS, name, ops, subresource="status")
+                if not isinstance(answer, write.TestFailed):
+                    self._world.locks.apply(answer)
+
+            await retry_idempotent(attempt, deadline=FENCE_SECONDS)
+
+        await self._world.locks.relist()
+        locks = [(lock.name, lock.uid) for lock in self._world.locks.objects.values()]
+        await asyncio.gather(*(raise_one(name, uid) for name, uid in locks))
+
+    def _plan(self, term: int, executor: Executor) -> Plan:
+        started = time.monotonic()
+        busy = executor.busy()
+        snapshot = self._world.snapshot(term=term, busy=busy, refusals=executor.refusals, releases=self._book.known())
+        self._book.want(needed_releases(snapshot))
+        executor.forget_refusals({pod.uid for pods in snapshot.pods.values() for pod in pods})
+        plan = make_plan(snapshot, self._world.now())
+        self.planned_at = time.monotonic()
+        metrics.record_plan(self.planned_at - started)
+        self._show(plan)
+        return plan
+
+    def _must_wait(self, action: Action) -> bool:
+        """Whether a policy's status was written a moment ago; the write is then planned anew when its time comes."""
+        if not isinstance(action, WritePolicy):
+            if isinstance(action, WriteLock):
+                logger.info("lock", extra={"lock": action.name, "granted": action.granted, "freed": action.freed})
+            return False
+        now = time.monotonic()
+        due = self._policy_writes.get(action.name, 0.0) + POLICY_WRITE_SECONDS
+        if not action.urgent and now < due:
+            self._deferred = due if self._deferred is None else min(self._deferred, due)
+            return True
+        self._policy_writes[action.name] = now
+        return False
+
+    async def _sleep(self, plan: Plan, executor: Executor) -> None:
+        """Until something has changed, or until the passing of time alone may change the plan."""
+        mono = time.monotonic()
+        wakes = [mono + LONGEST_SLEEP]
+        if plan.wake_at is not None:
+            wakes.append(mono + plan.wake_at - self._world.now())
+        wakes += [at for at in (executor.next_release(), self._world.next_silence(), self._deferred) if at is not None]
+        self._deferred = None
+        try:
+            async with asyncio.timeout(max(0.001, min(wakes) - mono)):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        # Events that are already in the socket's buffer join this plan instead of causing another one.
+        await asyncio.sleep(0)
+
+    def _show(self, plan: Plan) -> None:
+        metrics.show_blocked(plan.waiting)
+        policies, locks = self._world.policies.objects, self._world.locks.objects
+        for policy in policies.values():
+            halted = policy.rollout is not None and policy.rollout.halted_at is not None
+            metrics.show_policy(policy.name, policy.counts, halted)
+        for lock in locks.values():
+            metrics.show_lock(lock.name, lock.max, len(lock.holders))
+        before_policies, before_locks = self._shown
+        self._shown = ({p.name for p in policies.values()}, {k.name for k in locks.values()})
+        for name in before_policies - self._shown[0]:
+            metrics.forget_policy(name)
+            self._policy_writes.pop(name, None)
+        for name in before_locks - self._shown[1]:
+            metrics.forget_lock(name)
+        for store in self._world.stores:
+            metrics.show_relists(store.resource.plural, store.relists)

@@ -1,0 +1,36 @@
+"""What the operator is started with. Limits of updates live in the objects, never here."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from careen.api.meta import NAMESPACE
+from careen.core.silence import SILENCE_SECONDS
+from careen.core.snapshot import Requirement
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of one operator process."""
+
+    identity: str
+    """Name of this process in the leader's Lease; unique to the process, such as the pod's name."""
+    kubeconfig: Path | None = None
+    """kubeconfig file; None: KUBECONFIG, the pod's service account, or ~/.kube/config."""
+    context: str | None = None
+    """Context of the kubeconfig; None: its current one."""
+    namespace: str = NAMESPACE
+    """Namespace of the install: Leases of the leader and of the agents, and the cluster-wide switch."""
+    node_selector: tuple[Requirement, ...] = field(default=())
+    """Core Nodes that are given a careen Node; empty: all."""
+    operator_node: str | None = None
+    """Machine that this process runs on; it is updated last."""
+    lease_seconds: float = 15.0
+    """Seconds for which a silent leader keeps standbys out; at least 1."""
+    silence_seconds: float = SILENCE_SECONDS
+    """Seconds without a change of its Lease after which an agent counts as silent."""
+    metrics_address: str = "127.0.0.1"
+    """Address that metrics are served on."""
+    metrics_port: int | None = None
+    """Port that metrics are served on; 0 takes any free one, None serves none."""
+    probe_address: str | None = None
+    """host:port of the liveness endpoint /healthz; None serves none."""

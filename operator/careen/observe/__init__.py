@@ -1,0 +1,1 @@
+"""Metrics and logs: every figure the operator shows is defined here."""
