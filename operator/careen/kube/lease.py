@@ -81,6 +81,10 @@ def next_term(record: LeaseRecord | None, floor: int) -> int:
     return max(record.term if record else 0, floor) + 1
 
 
+class _TakenError(Exception):
+    """Somebody else holds the Lease that we renew."""
+
+
 class Election:
     """One candidate for one Lease. `identity` must be unique to the process, not just to the machine.
 
@@ -273,25 +277,24 @@ class Election:
                     pause = self._renew_every
             except NotFound:
                 return "the Lease was deleted"
+            except _TakenError as error:
+                return str(error)
             except ApiError as error:
                 logger.warning("renewing the lead: %s", error)
-            if self.holder != self.identity:
-                return f"{self.holder or 'nobody'} holds the Lease"
 
     async def _renew(self, timeout: float) -> bool:
-        """One renewal; False if the Lease changed under us: then it is read again, and self.holder says who holds."""
+        """One renewal; False if the Lease was edited under us: then it is read again for the next try."""
         started = boot_seconds()
         spec = {**self._lease["spec"], "renewTime": micro_time()}
         try:
             self._lease = await replace(self._session, LEASES, {**self._lease, "spec": spec}, timeout=timeout)
         except Conflict:
-            lease = await self._read()
-            record = LeaseRecord.read(lease) if lease else None
-            if lease is not None and record is not None and record.term == self.term:
-                # A label was edited, or our own renewal went through although we saw no answer.
-                self._lease, self.holder = lease, record.holder
-            else:
-                self.holder = record.holder if record and record.holder != self.identity else ""
+            path = LEASES.path(self._namespace, self._name)
+            self._lease = (await self._session.request("GET", path, timeout=timeout)).body
+            record = LeaseRecord.read(self._lease)
+            # Still ours in this term: a label was edited, or a renewal went through although we saw no answer.
+            if (record.holder, record.term) != (self.identity, self.term):
+                raise _TakenError(f"{record.holder or 'nobody'} holds the Lease in term {record.term}") from None
             return False
         self._fence = started + self._duration * HOLD
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,14 +17,20 @@ Object = dict[str, Any]
 # The API server's sentence for a JSON patch that it could not apply. It drops the library's own text ("testing value
 # /spec/x failed") and sets no cause, whereas schema, CEL and admission refusals name the object and give causes.
 _PATCH_REFUSED = "the server rejected our request"
+# "the UID in the precondition (…) does not match" since 1.34, "UID in precondition: …" before.
+_OTHER_UID = re.compile(r"UID in (the )?precondition")
 
 
 @dataclass(frozen=True, slots=True)
 class TestFailed:
     """The JSON patch did not fit the object as it is now: a `test` failed, or an operation's path is not there.
 
-    The API server does not say which of the two, nor which operation; to know more, read the object again.
+    The API server does not say which of the two, nor which operation (and says the same of an operation that does not
+    exist); to know more, read the object again.
     """
+
+    # For pytest, which would take the name for a test class.
+    __test__ = False
 
     message: str
 
@@ -144,7 +151,7 @@ async def delete(
 
 def is_other_uid(error: Conflict) -> bool:
     """Whether a 409 says that the object of this name has another UID than the precondition named."""
-    return "UID in precondition" in error.message
+    return _OTHER_UID.search(error.message) is not None
 
 
 async def apply_server_side(
