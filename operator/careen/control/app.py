@@ -190,10 +190,13 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
             ),
             name="kopf",
         )
-        await asyncio.wait({work, frame}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (work, frame):
-            task.cancel()
-        results = await asyncio.gather(work, frame, return_exceptions=True)
+        try:
+            await asyncio.wait({work, frame}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            # Before the session closes: a leader on its way out gives the Lease back through it.
+            for task in (work, frame):
+                task.cancel()
+            results = await asyncio.gather(work, frame, return_exceptions=True)
         for result in results:
             if isinstance(result, Exception):
                 raise result
