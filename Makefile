@@ -1,0 +1,68 @@
+# Every target does its own set-up: a virtual environment from the hash-locked file, and system packages that are missing.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STEP := tools/step
+ARGS ?=
+SEEDS ?= 100000
+
+.DEFAULT_GOAL := help
+.PHONY: help setup packages demo test lint unit model api sim bench crds picture lock clean
+
+help: ## Show this help
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+packages: ## Install the few Debian packages that are missing (gdisk, e2fsprogs, python3-venv)
+	@tools/packages
+
+$(VENV)/.done: requirements.lock pyproject.toml | packages
+	@echo "Setting up $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
+	@touch $@
+
+setup: $(VENV)/.done ## Make the virtual environment
+
+demo: setup ## Six machines update themselves, then survive a broken release; ARGS=--json for one JSON document
+	@$(BIN)/careen sandbox demo $(ARGS)
+
+test: setup ## Lint, types, contracts, and all tests on a real control plane
+	@$(STEP) lint $(MAKE) --no-print-directory lint
+	@$(STEP) unit $(MAKE) --no-print-directory unit
+	@$(STEP) model $(MAKE) --no-print-directory model
+	@$(STEP) api $(MAKE) --no-print-directory api
+
+lint: setup ## Style, types and import contracts
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo >.lint-imports.log || { cat .lint-imports.log; exit 1; }
+
+unit: setup ## Tests that need no server
+	@$(BIN)/pytest -q tests/unit tests/property $(ARGS)
+
+model: setup ## The seeded model test: whole rollouts in memory, invariants after every event
+	@$(BIN)/pytest -q tests/sim $(ARGS)
+
+api: setup ## Tests on a real API server (built at the first run, cached for ever after)
+	@$(BIN)/pytest -q tests/api $(ARGS)
+
+sim: setup ## The model test over SEEDS seeds (default 100000)
+	@$(BIN)/python -m careen.sim --seeds $(SEEDS)
+
+bench: setup ## Figures of docs/benchmarks.md, measured on this machine
+	@$(BIN)/python -m bench $(ARGS)
+
+crds: setup ## Write crds/ from the models
+	@$(BIN)/python -m careen.api.crd crds/
+
+picture: setup ## Renew docs/demo.svg from a run of the demo
+	@$(BIN)/careen sandbox demo --svg docs/demo.svg
+
+lock: setup ## Renew requirements.lock from pyproject.toml
+	@tools/lock
+
+clean: ## Remove the virtual environment and caches of this folder
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .lint-imports.log
