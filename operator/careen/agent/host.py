@@ -1,0 +1,73 @@
+"""What an agent needs of the machine it runs on. Each kind of machine has one implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from careen.disk.types import SlotName
+
+from .actions import StageImage, VerifySlot
+from .record import Journal, Method
+from .view import BootView, DiskView, HostFacts
+
+
+class RebootError(Exception):
+    """The machine is known not to reboot: the request was refused."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """The machine at one instant."""
+
+    disk: DiskView
+    boot: BootView
+    facts: HostFacts
+    journal: Journal | None
+    api_answered: bool
+    """Whether `note_api_answer` was called in this boot."""
+    unhealthy: str | None
+    """Why the local gates do not pass; None if they do."""
+
+
+class Host(Protocol):
+    """The machine. Every call is durable when it returns, may be repeated, and may fail with DiskError or OSError.
+
+    One agent at a time: a host refuses to be opened twice.
+    """
+
+    async def look(self) -> Sight:
+        """Everything that can be seen now."""
+        ...
+
+    async def note_api_answer(self) -> None:
+        """Remember, until the next boot, that the API server answered."""
+
+    async def write_journal(self, journal: Journal) -> None:
+        """Replace the journal."""
+
+    async def invalidate(self, slot: SlotName) -> None:
+        """Drop the slot's record, then make it P0 T0 S0."""
+
+    async def stage(self, image: StageImage, on_bytes: Callable[[int], None]) -> None:
+        """Fetch the image into the slot, verify it, record it. Raises StageError. May be cancelled."""
+
+    async def verify(self, check: VerifySlot) -> bool:
+        """Hash what the slot holds and keep the record in step; whether it is the digest asked for."""
+        ...
+
+    async def arm(self, slot: SlotName, method: Method) -> None:
+        """Give the passive slot its one boot."""
+
+    async def disarm(self, slot: SlotName) -> None:
+        """Take the passive slot's boot away."""
+
+    async def mark_good(self, slot: SlotName) -> None:
+        """Mark the booted slot good, above the other."""
+
+    async def abandon(self, slot: SlotName) -> None:
+        """Give up the booted slot."""
+
+    async def request_reboot(self, method: Method, slot: SlotName) -> None:
+        """Ask for the reboot. Raises RebootError if it will surely not come."""

@@ -1,0 +1,297 @@
+"""A machine that is a folder: its disk is an image file, its firmware a program that runs between two agents.
+
+disk.img is a real GPT disk. root/ stands for the ROOT partition and survives everything; run/ is made anew at each
+boot by the firmware, as /run is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import aiohttp
+
+from careen import __version__
+from careen.disk.image import open_passive, open_slot
+from careen.disk.slots import Slots, abandon, arm_firmware, arm_kexec, commit, disarm, invalidate
+from careen.disk.table import change_slots, read_slots
+from careen.disk.types import Slot, SlotName
+
+from .actions import StageImage, VerifySlot
+from .durable import write_durably
+from .fetch import Deadlines, fetch_image, hash_target
+from .host import Sight
+from .journal import load_journal, save_journal
+from .record import Journal, Method
+from .records import SlotRecord, load_records, save_records
+from .threads import in_thread
+from .view import BootView, DiskView, HostFacts, SlotView
+
+
+@dataclass(frozen=True)
+class MachineFolder:
+    """Where everything of a machine lies."""
+
+    path: Path
+
+    @property
+    def disk(self) -> Path:
+        """The disk image."""
+        return self.path / "disk.img"
+
+    @property
+    def state(self) -> Path:
+        """The agent's folder on the ROOT partition."""
+        return self.path / "root" / "careen"
+
+    @property
+    def journal(self) -> Path:
+        """The agent's journal."""
+        return self.state / "journal.json"
+
+    @property
+    def records(self) -> Path:
+        """What was verified in which slot."""
+        return self.state / "slots.json"
+
+    @property
+    def machine_id(self) -> Path:
+        """The machine's identity."""
+        return self.path / "root" / "machine-id"
+
+    @property
+    def run(self) -> Path:
+        """What lasts until the next boot."""
+        return self.path / "run"
+
+    @property
+    def boot(self) -> Path:
+        """What the firmware tells about this boot."""
+        return self.run / "boot.json"
+
+    @property
+    def api_answered(self) -> Path:
+        """There if the API server answered in this boot."""
+        return self.run / "api-answered"
+
+    @property
+    def unhealthy(self) -> Path:
+        """There if the OS is not well; it says why."""
+        return self.run / "unhealthy"
+
+    @property
+    def alive(self) -> Path:
+        """There once an agent has started in this boot; what the trial's timer waits for."""
+        return self.run / "agent-started"
+
+    @property
+    def reboot(self) -> Path:
+        """There once a reboot is requested; it says how."""
+        return self.run / "reboot.json"
+
+
+@dataclass(frozen=True)
+class BootRecord:
+    """What the firmware tells about a boot. started: CLOCK_BOOTTIME of this host, in seconds."""
+
+    boot_id: str
+    slot: str
+    method: Method
+    version: str
+    os_image: str
+    started: float
+    reset: Literal["Panic", "Watchdog"] | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read it. Raises OSError, ValueError."""
+        return cls(**json.loads(path.read_bytes()))
+
+    def save(self, path: Path) -> None:
+        """Write it. Raises OSError."""
+        write_durably(path, json.dumps(self.__dict__).encode())
+
+
+class ImageHost:
+    """The host for a machine folder. Open it with `async with ImageHost(folder)`; refused while another has it open.
+
+    http: client for the release repository, shared by many hosts of one process if given. kexec: whether the machine
+    can boot by kexec.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        http: aiohttp.ClientSession | None = None,
+        kexec: bool = True,
+        deadlines: Deadlines | None = None,
+    ) -> None:
+        self.folder = MachineFolder(folder)
+        self._http = http
+        self._own_http: aiohttp.ClientSession | None = None
+        self._kexec = kexec
+        self._deadlines = deadlines
+        self._lock = -1
+        self._checked: dict[SlotName, str] = {}
+        self._refuted: dict[SlotName, str] = {}
+
+    async def __aenter__(self) -> Self:
+        self.folder.state.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.folder.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise OSError(f"{self.folder.state} is in use by another agent; allowed: one agent a machine") from None
+        self._boot = BootRecord.load(self.folder.boot)
+        self._machine_id = self.folder.machine_id.read_text().strip()
+        if self._http is None:
+            self._http = self._own_http = aiohttp.ClientSession()
+        self.folder.alive.touch()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._own_http is not None:
+            await self._own_http.close()
+        os.close(self._lock)
+
+    async def look(self) -> Sight:
+        """The machine at this instant. Raises DiskError, OSError."""
+        return await in_thread(self._look)
+
+    async def note_api_answer(self) -> None:
+        """Remember it until the next boot."""
+        self.folder.api_answered.touch()
+
+    async def write_journal(self, journal: Journal) -> None:
+        """Replace the journal."""
+        await in_thread(save_journal, self.folder.journal, journal)
+
+    async def invalidate(self, slot: SlotName) -> None:
+        """Drop the slot's record, then make it P0 T0 S0."""
+        await in_thread(self._forget, slot)
+        await self._change(lambda slots: invalidate(slots, slot, booted=self._booted))
+
+    async def stage(self, image: StageImage, on_bytes: Callable[[int], None]) -> None:
+        """Fetch the image into the slot, verify and record it. Raises StageError, DiskError, OSError."""
+        if self._http is None:
+            raise RuntimeError("the host is not open")
+        await in_thread(self._forget, image.slot)
+        url = f"{image.repository.rstrip('/')}/{image.path}"
+        with ExitStack() as stack:
+            passive = open_passive(self.folder.disk, image.slot, booted=self._booted)
+            target = await in_thread(stack.enter_context, passive)
+            await fetch_image(
+                self._http,
+                url,
+                target,
+                digest=image.digest,
+                size=image.size,
+                on_bytes=on_bytes,
+                deadlines=self._deadlines,
+            )
+        await in_thread(self._record, image.slot, SlotRecord(image.digest, image.size, image.version), "stage")
+
+    async def verify(self, check: VerifySlot) -> bool:
+        """Hash what the slot holds and keep the record in step; whether it is the digest asked for."""
+        return await in_thread(self._verify, check)
+
+    async def arm(self, slot: SlotName, method: Method) -> None:
+        """Give the passive slot its one boot."""
+        change = arm_kexec if method == "Kexec" else arm_firmware
+        await self._change(lambda slots: change(slots, slot, booted=self._booted))
+
+    async def disarm(self, slot: SlotName) -> None:
+        """Take the passive slot's boot away."""
+        await self._change(lambda slots: disarm(slots, slot, booted=self._booted))
+
+    async def mark_good(self, slot: SlotName) -> None:
+        """Mark the booted slot good, above the other."""
+        await self._change(lambda slots: commit(slots, slot, booted=self._booted))
+
+    async def abandon(self, slot: SlotName) -> None:
+        """Give up the booted slot."""
+        await self._change(lambda slots: abandon(slots, slot))
+
+    async def request_reboot(self, method: Method, slot: SlotName) -> None:
+        """Leave the request where the machine looks for it when the agent has ended."""
+        request = json.dumps({"method": method, "slot": slot.value}).encode()
+        await in_thread(write_durably, self.folder.reboot, request)
+
+    @property
+    def _booted(self) -> SlotName:
+        return SlotName(self._boot.slot)
+
+    async def _change(self, change: Callable[[Slots], Slots]) -> None:
+        await in_thread(change_slots, self.folder.disk, change)
+
+    def _look(self) -> Sight:
+        slots, records = read_slots(self.folder.disk), load_records(self.folder.records)
+        boot, uptime = self._boot, time.clock_gettime(time.CLOCK_BOOTTIME) - self._boot.started
+        facts = HostFacts(platform.machine(), boot.os_image, platform.release(), __version__, self._kexec)
+        disk = DiskView(
+            booted=self._booted,
+            a=self._show(slots.a, records.get(SlotName.A)),
+            b=self._show(slots.b, records.get(SlotName.B)),
+        )
+        return Sight(
+            disk=disk,
+            boot=BootView(boot.boot_id, self._machine_id, boot.method, boot.reset, uptime),
+            facts=facts,
+            journal=load_journal(self.folder.journal),
+            api_answered=self.folder.api_answered.exists(),
+            unhealthy=self._read_gate(),
+        )
+
+    def _show(self, slot: Slot, record: SlotRecord | None) -> SlotView:
+        running = self._boot.version if slot.name is self._booted else None
+        return SlotView(
+            partition=slot.partition,
+            capacity=slot.size,
+            attributes=slot.attributes,
+            digest=record.digest if record else None,
+            version=record.version if record else running,
+            checked=self._checked.get(slot.name),
+            refuted=self._refuted.get(slot.name),
+        )
+
+    def _read_gate(self) -> str | None:
+        try:
+            return self.folder.unhealthy.read_text().strip() or "the OS says that it is not well"
+        except FileNotFoundError:
+            return None
+
+    def _forget(self, slot: SlotName) -> None:
+        self._checked.pop(slot, None)
+        records = load_records(self.folder.records)
+        if records.pop(slot, None) is not None:
+            save_records(self.folder.records, records)
+
+    def _record(self, slot: SlotName, record: SlotRecord, purpose: str) -> None:
+        records = load_records(self.folder.records)
+        if records.get(slot) != record:
+            save_records(self.folder.records, {**records, slot: record})
+        self._checked[slot] = purpose
+        self._refuted.pop(slot, None)
+
+    def _verify(self, check: VerifySlot) -> bool:
+        record = SlotRecord(check.digest, check.size, check.version)
+        with open_slot(self.folder.disk, check.slot) as source:
+            equal = check.size <= source.size and hash_target(source, check.size) == check.digest
+        if equal:
+            self._record(check.slot, record, check.purpose)
+            return True
+        known = load_records(self.folder.records).get(check.slot)
+        if known is not None and known.digest == check.digest:
+            self._forget(check.slot)
+        self._refuted[check.slot] = check.digest
+        return False

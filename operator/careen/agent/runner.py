@@ -1,0 +1,333 @@
+"""The agent's loop: look, decide, take one step, look again. It remembers only what `AgentView` may forget."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from careen.api.meta import AGENT_LEASE_PREFIX, NAMESPACE
+from careen.disk.types import DiskError
+from careen.kube.errors import ApiError, NotFound
+from careen.kube.lease import renew_agent_lease
+from careen.kube.resources import NODES
+from careen.kube.session import Session
+from careen.kube.store import Change, Store
+from careen.kube.write import TestFailed, patch_json, patch_merge
+
+from .actions import (
+    AbandonTrial,
+    ArmSlot,
+    Disarm,
+    InvalidateSlot,
+    MarkGood,
+    RequestActivation,
+    RequestReboot,
+    StageImage,
+    Step,
+    VerifySlot,
+    Wait,
+    WriteJournal,
+    WriteStatus,
+)
+from .fetch import StageError
+from .host import Host, RebootError
+from .record import Fault, Method
+from .step import current_order, next_step, report_progress, still_wanted
+from .view import AgentView, NodeView, Trouble, decode_node, next_trouble
+
+logger = logging.getLogger(__name__)
+
+MAX_API_PAUSE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the agent talks to the API server."""
+
+    namespace: str = NAMESPACE
+    """Namespace of the install, which holds the agent's Lease."""
+    renew_seconds: float = 60.0
+    """Seconds between two renewals of the Lease. The operator calls an agent silent after 180."""
+    progress_seconds: float = 5.0
+    """Least seconds between two writes of a staging's progress."""
+    request_seconds: float = 10.0
+    """Deadline of one request to the API server."""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """Why the agent ended: the machine is to reboot now."""
+
+    method: Method
+    slot: str
+
+
+async def run_agent(host: Host, session: Session, name: str, settings: Settings | None = None) -> Exit:
+    """Be the agent of the machine `name` until its host has accepted a request for a reboot.
+
+    host: open. Cancel it at any time; kill it at any time. Any number may run in one process. Raises only for bugs,
+    and OSError or DiskError if the host can't even be looked at.
+    """
+    agent = _Agent(host, session, name, settings or Settings())
+    async with agent.connected():
+        return await agent.run()
+
+
+class _Agent:
+    def __init__(self, host: Host, session: Session, name: str, settings: Settings) -> None:
+        self._host = host
+        self._session = session
+        self._name = name
+        self._settings = settings
+        self._wake = asyncio.Event()
+        self._store: Store[NodeView] = Store(
+            session,
+            NODES,
+            decode=decode_node,
+            field_selector=f"metadata.name={name}",
+            on_change=self._note_change,
+        )
+        self._granted: str | None = None
+        self._request_failed: str | None = None
+        self._trouble: Trouble | None = None
+        self._api_not_before = 0.0
+        self._api_failures = 0
+        self._fetched: tuple[str, int] = ("", 0)
+        self._reported = -math.inf
+        self._answer_noted = False
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Watch the Node and renew the Lease meanwhile."""
+        tasks = [
+            asyncio.create_task(self._store.run()),
+            asyncio.create_task(self._renew()),
+            asyncio.create_task(self._sync()),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def run(self) -> Exit:
+        """Take steps until one of them is a reboot."""
+        while True:
+            self._wake.clear()
+            view = await self._look()
+            step = next_step(view)
+            if not isinstance(step, Wait):
+                logger.info("%s: %s", self._name, _describe(step))
+            if isinstance(step, Wait):
+                await self._pause(step, view)
+            elif isinstance(step, WriteStatus | RequestActivation):
+                await self._tell(step, view)
+            elif await self._act(step, view) and isinstance(step, RequestReboot):
+                return Exit(step.method, step.slot.value)
+
+    async def _look(self) -> AgentView:
+        sight = await self._host.look()
+        if self._store.synced and not self._answer_noted:
+            await self._host.note_api_answer()
+            self._answer_noted = True
+        order, fetched = self._fetched
+        view = AgentView(
+            node=self._store.objects.get(("", self._name)),
+            api_answered=sight.api_answered or self._answer_noted,
+            journal=sight.journal,
+            disk=sight.disk,
+            boot=sight.boot,
+            facts=sight.facts,
+            unhealthy=sight.unhealthy,
+            granted=self._granted,
+            request_failed=self._request_failed,
+            trouble=self._trouble,
+            api_not_before=self._api_not_before,
+        )
+        return replace(view, fetched=fetched if order == current_order(view) else 0)
+
+    async def _pause(self, wait: Wait, view: AgentView) -> None:
+        left = None if wait.until is None else max(wait.until - view.boot.uptime, 0.0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                await self._wake.wait()
+
+    async def _act(self, step: Step, view: AgentView) -> bool:
+        """Take one step on the machine; whether it succeeded."""
+        try:
+            await (self._stage(step) if isinstance(step, StageImage) else self._call(step))
+        except RebootError as error:
+            self._request_failed = str(error)
+            self._note_trouble(step, view, Fault("Boot", str(error)))
+        except StageError as error:
+            self._note_trouble(step, view, error.fault)
+        except (DiskError, OSError) as error:
+            self._note_trouble(step, view, Fault("Disk", str(error)))
+        except Exception as error:
+            # A bug, but an agent that ends leaves its machine in flight: show it, and go on slowly.
+            logger.exception("%s: %s", self._name, _describe(step))
+            self._note_trouble(step, view, Fault("Internal", f"{type(error).__name__}: {error}"))
+        else:
+            if self._trouble and self._trouble.action == type(step).__name__:
+                self._trouble = None
+            return True
+        return False
+
+    async def _call(self, step: Step) -> None:
+        host = self._host
+        match step:
+            case WriteJournal(journal):
+                await host.write_journal(journal)
+            case InvalidateSlot(slot):
+                await host.invalidate(slot)
+            case VerifySlot():
+                await host.verify(step)
+            case ArmSlot(slot, method):
+                await host.arm(slot, method)
+            case Disarm(slot):
+                await host.disarm(slot)
+            case MarkGood(slot):
+                await host.mark_good(slot)
+            case AbandonTrial(slot):
+                await host.abandon(slot)
+            case RequestReboot(method, slot):
+                await host.request_reboot(method, slot)
+            case _:
+                raise TypeError(f"no step of the machine: {step}")
+
+    async def _stage(self, step: StageImage) -> None:
+        """Stage, showing the progress, until it is done or nobody wants it any more."""
+        self._fetched = (step.order, 0)
+        work = asyncio.create_task(self._host.stage(step, lambda done: self._note_bytes(step, done)))
+        try:
+            while not work.done():
+                await self._wait_for(work)
+                if work.done():
+                    break
+                if not still_wanted(await self._look(), step):
+                    return
+                await self._report_progress(step)
+            work.result()
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+    async def _wait_for(self, work: asyncio.Task[None]) -> None:
+        self._wake.clear()
+        woken = asyncio.create_task(self._wake.wait())
+        timeout = self._settings.progress_seconds
+        await asyncio.wait({work, woken}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        woken.cancel()
+
+    def _note_bytes(self, step: StageImage, done: int) -> None:
+        self._fetched = (step.order, done)
+        if self._trouble and not self._trouble.retrying:
+            # The try before this one failed; now that bytes come, the status may say so.
+            self._trouble = replace(self._trouble, retrying=True)
+            self._reported = -math.inf
+            self._wake.set()
+
+    async def _report_progress(self, step: StageImage) -> None:
+        if self._fetched[1] == 0 or time.monotonic() - self._reported < self._settings.progress_seconds * 0.9:
+            return
+        view = await self._look()
+        write = report_progress(view, step, self._fetched[1])
+        self._reported = time.monotonic()
+        if write and view.boot.uptime >= self._api_not_before:
+            await self._tell(write, view)
+
+    async def _tell(self, step: WriteStatus | RequestActivation, view: AgentView) -> None:
+        """One write to the API server; its answer is what the next look sees."""
+        timeout = self._settings.request_seconds
+        answer: dict[str, Any] | TestFailed
+        try:
+            if isinstance(step, RequestActivation):
+                answer = await patch_json(
+                    self._session, NODES, self._name, step.patch, subresource="status", timeout=timeout
+                )
+                if isinstance(answer, TestFailed):
+                    # Not granted. What has changed is seen before anything else is tried.
+                    answer = await self._read_node()
+                else:
+                    self._granted = step.order
+            else:
+                body = {"status": step.status}
+                answer = await patch_merge(
+                    self._session, NODES, self._name, body, subresource="status", timeout=timeout
+                )
+        except ApiError as error:
+            await self._note_refusal(step, view, error)
+            return
+        if isinstance(step, WriteStatus):
+            self._reported = time.monotonic()
+            self._api_failures = 0
+        elif self._granted != step.order:
+            self._api_pause(view)
+        if isinstance(answer, dict):
+            self._store.apply(answer)
+
+    async def _read_node(self) -> dict[str, Any]:
+        path = NODES.path(name=self._name)
+        return (await self._session.request("GET", path, timeout=self._settings.request_seconds)).body
+
+    async def _note_refusal(self, step: Step, view: AgentView, error: ApiError) -> None:
+        logger.warning("%s: %s: %s", self._name, _describe(step), error)
+        self._api_pause(view)
+        if isinstance(error, NotFound) and view.node:
+            self._store.forget("", self._name, view.node.uid)
+
+    def _api_pause(self, view: AgentView) -> None:
+        self._api_failures += 1
+        pause = min(2.0 ** min(self._api_failures - 1, 16), MAX_API_PAUSE_SECONDS)
+        self._api_not_before = view.boot.uptime + pause * random.uniform(0.5, 1.0)
+
+    def _note_trouble(self, step: Step, view: AgentView, fault: Fault) -> None:
+        order, action, now = current_order(view), type(step).__name__, view.boot.uptime
+        jitter = random.uniform(-1, 1)
+        self._trouble = next_trouble(self._trouble, order, action, fault, now=now, jitter=jitter)
+        logger.warning("%s: %s failed: %s: %s", self._name, action, fault.class_, fault.message)
+
+    def _note_change(self, _: Change[NodeView]) -> None:
+        self._wake.set()
+
+    async def _sync(self) -> None:
+        """Wake the loop when the API server has answered, also if it has no such Node."""
+        while not self._store.synced:
+            with suppress(TimeoutError):
+                await self._store.wait_synced(3600)
+        self._wake.set()
+
+    async def _renew(self) -> None:
+        """Renew the Lease for ever; soon again when it failed."""
+        period = self._settings.renew_seconds
+        while True:
+            pause = period * random.uniform(0.95, 1.05)
+            try:
+                await renew_agent_lease(
+                    self._session,
+                    self._settings.namespace,
+                    AGENT_LEASE_PREFIX + self._name,
+                    timeout=self._settings.request_seconds,
+                )
+            except ApiError as error:
+                logger.warning("%s: the Lease was not renewed: %s", self._name, error)
+                pause = min(pause, 5.0 * random.uniform(0.5, 1.0))
+            await asyncio.sleep(pause)
+
+
+def _describe(step: Step) -> str:
+    """The step for the log, without long contents."""
+    if isinstance(step, WriteStatus):
+        return f"WriteStatus {step.status.get('step') or sorted(step.status)}"
+    if isinstance(step, WriteJournal):
+        opened = step.journal.open
+        return f"WriteJournal {f'{opened.order} {opened.stage} {opened.verdict or str()}' if opened else 'closed'}"
+    return str(step) if not isinstance(step, RequestActivation) else f"RequestActivation {step.order}"

@@ -1,0 +1,1 @@
+"""Releases of the OS: what a repository offers."""
