@@ -274,7 +274,11 @@ class Rollout(
             "id and digest must stay as they are under one number",
             field=".digest",
         ),
-        rule("self.forgiven <= self.failed", "forgiven must be at most failed", field=".forgiven"),
+        rule(
+            "!has(self.forgiven) || self.forgiven <= (has(self.failed) ? self.failed : 0)",
+            "forgiven must be at most failed",
+            field=".forgiven",
+        ),
     ),
 ):
     """One release under this policy: waves, soak, failures and the halt belong to it."""

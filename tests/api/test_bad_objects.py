@@ -1,0 +1,400 @@
+"""Invalid objects: the API server refuses each, names the field, and says what is allowed."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from careen.sandbox.client import Api, ApiError
+from careen.sandbox.cluster import Cluster
+
+BASE = "/apis/careen.dev/v1alpha1"
+DIGEST = "sha256:" + "a" * 64
+Edit = Callable[[dict[str, Any]], Any]
+
+POLICY: dict[str, Any] = {
+    "apiVersion": "careen.dev/v1alpha1",
+    "kind": "UpdatePolicy",
+    "metadata": {"name": "fleet"},
+    "spec": {
+        "selector": {"matchExpressions": [{"key": "pool", "operator": "In", "values": ["web"]}]},
+        "release": {"repository": "http://127.0.0.1:8000/os", "version": "2.0.0"},
+        "strategy": {
+            "maxUnavailable": "10%",
+            "topology": [{"key": "topology.kubernetes.io/zone", "maxUnavailable": 1}],
+            "waves": [{"name": "canary", "count": 1, "soakSeconds": 60}, {"name": "half", "percent": 50}],
+        },
+    },
+}
+LOCK: dict[str, Any] = {
+    "apiVersion": "careen.dev/v1alpha1",
+    "kind": "RebootLock",
+    "metadata": {"name": "default"},
+    "spec": {"max": 1},
+}
+ORDER: dict[str, Any] = {
+    "id": "order-1",
+    "policy": {"name": "fleet", "uid": "1b4e28ba"},
+    "rollout": "1-aaaaaaaa",
+    "release": {
+        "repository": "http://127.0.0.1:8000/os",
+        "version": "2.0.0",
+        "digest": DIGEST,
+        "sizeBytes": 1048576,
+        "path": "2.0.0.img",
+    },
+    "goal": "Stage",
+    "terms": {
+        "lock": "default",
+        "readySeconds": 0,
+        "verifyTimeoutSeconds": 600,
+        "commitTimeoutSeconds": 600,
+        "onSilence": "Rollback",
+        "bootMethod": "Auto",
+        "drainTimeoutSeconds": 3600,
+    },
+}
+NODE: dict[str, Any] = {
+    "apiVersion": "careen.dev/v1alpha1",
+    "kind": "Node",
+    "metadata": {"name": "node-1"},
+    "spec": {"assignment": ORDER},
+}
+ROLLOUT: dict[str, Any] = {
+    "id": "2-aaaaaaaa",
+    "number": 2,
+    "repository": "http://127.0.0.1:8000/os",
+    "version": "2.0.0",
+    "digest": DIGEST,
+    "sizeBytes": 1048576,
+    "path": "2.0.0.img",
+    "startedAt": "2026-01-01T00:00:00Z",
+    "waveNames": ["all"],
+    "waveBounds": [""],
+}
+
+
+def put(path: str, value: Any) -> Edit:
+    """Sets one field, as `strategy.waves.0.count`; None removes it."""
+
+    def edit(document: dict[str, Any]) -> None:
+        *parents, last = path.split(".")
+        at: Any = document
+        for key in parents:
+            at = at[int(key)] if isinstance(at, list) else at.setdefault(key, {})
+        if value is None:
+            del at[last]
+        else:
+            at[int(last) if isinstance(at, list) else last] = value
+
+    return edit
+
+
+BAD_POLICIES: list[tuple[str, Edit, str, str]] = [
+    ("no spec", lambda it: it.pop("spec"), "spec", "Required value"),
+    ("no release", put("spec.release", None), "spec.release", "Required value"),
+    ("no repository", put("spec.release.repository", None), "spec.release.repository", "Required value"),
+    (
+        "neither version nor digest",
+        put("spec.release.version", None),
+        "spec.release",
+        "exactly one of version and digest",
+    ),
+    ("version and digest", put("spec.release.digest", DIGEST), "spec.release", "exactly one of version and digest"),
+    (
+        "short digest",
+        put("spec.release", {"repository": "http://127.0.0.1/os", "digest": "sha256:abc"}),
+        "spec.release.digest",
+        "sha256: and 64 lower-case hex digits",
+    ),
+    (
+        "version with a space",
+        put("spec.release.version", "2 0"),
+        "spec.release.version",
+        "letters, digits and . + _ ~ -",
+    ),
+    (
+        "repository of another scheme",
+        put("spec.release.repository", "ftp://a/b"),
+        "repository",
+        "http:// or https:// URL",
+    ),
+    ("paused as a word", put("spec.paused", "yes"), "spec.paused", "boolean"),
+    ("maxUnavailable 0", put("spec.strategy.maxUnavailable", 0), "spec.strategy.maxUnavailable", "from 1 to 100000"),
+    ("maxUnavailable -1", put("spec.strategy.maxUnavailable", -1), "spec.strategy.maxUnavailable", "from 1 to 100000"),
+    ("maxUnavailable 0%", put("spec.strategy.maxUnavailable", "0%"), "spec.strategy.maxUnavailable", '"1%" to "100%"'),
+    ("maxUnavailable 101%", put("spec.strategy.maxUnavailable", "101%"), "strategy.maxUnavailable", '"1%" to "100%"'),
+    (
+        "maxUnavailable in words",
+        put("spec.strategy.maxUnavailable", "all"),
+        "strategy.maxUnavailable",
+        '"1%" to "100%"',
+    ),
+    ("maxUnavailable as text", put("spec.strategy.maxUnavailable", "2"), "strategy.maxUnavailable", "a whole number"),
+    (
+        "topology budget of half a machine",
+        put("spec.strategy.topology.0.maxUnavailable", 0.5),
+        "spec.strategy.topology[0].maxUnavailable",
+        "integer",
+    ),
+    (
+        "two topology keys",
+        lambda it: it["spec"]["strategy"]["topology"].append({"key": "rack", "maxUnavailable": 1}),
+        "spec.strategy.topology",
+        "at most 1 item",
+    ),
+    ("maxStaging 0", put("spec.strategy.maxStaging", 0), "spec.strategy.maxStaging", "greater than or equal to 1"),
+    (
+        "a wave of nothing",
+        put("spec.strategy.waves.0.count", None),
+        "waves[0]",
+        "exactly one of count, percent and nodeNames",
+    ),
+    (
+        "a wave by count and percent",
+        put("spec.strategy.waves.0.percent", 10),
+        "spec.strategy.waves[0]",
+        "exactly one of count, percent and nodeNames",
+    ),
+    ("two waves of one name", put("spec.strategy.waves.1.name", "canary"), "spec.strategy.waves[1]", "Duplicate value"),
+    ("a wave with a capital", put("spec.strategy.waves.0.name", "Canary"), "waves[0].name", "lower-case letters"),
+    ("a wave of 0 %", put("spec.strategy.waves.1.percent", 0), "waves[1].percent", "greater than or equal to 1"),
+    (
+        "waves of 110 %",
+        put("spec.strategy.waves", [{"name": "a", "percent": 60}, {"name": "b", "percent": 50}]),
+        "spec.strategy.waves",
+        "at most 100",
+    ),
+    (
+        "a wave of no machines",
+        put("spec.strategy.waves.0", {"name": "named", "nodeNames": []}),
+        "spec.strategy.waves[0].nodeNames",
+        "at least 1 item",
+    ),
+    (
+        "a wave of one machine twice",
+        put("spec.strategy.waves.0", {"name": "named", "nodeNames": ["node-1", "node-1"]}),
+        "spec.strategy.waves[0].nodeNames[1]",
+        "Duplicate value",
+    ),
+    (
+        "17 waves",
+        put("spec.strategy.waves", [{"name": f"w{index}", "count": 1} for index in range(17)]),
+        "spec.strategy.waves",
+        "at most 16 items",
+    ),
+    ("soak of -1", put("spec.strategy.waves.0.soakSeconds", -1), "waves[0].soakSeconds", "greater than or equal to 0"),
+    ("a lock with a capital", put("spec.strategy.lock", "Default"), "spec.strategy.lock", "lower-case letters, digits"),
+    ("unknown boot method", put("spec.boot.method", "Magic"), "spec.boot.method", '"Auto", "Kexec", "Firmware"'),
+    ("unknown onSilence", put("spec.boot.onSilence", "Cry"), "spec.boot.onSilence", '"Rollback", "Commit", "Wait"'),
+    ("unknown failure action", put("spec.failure.action", "Rollback"), "spec.failure.action", '"Halt"'),
+    ("maxFailed -1", put("spec.failure.maxFailed", -1), "spec.failure.maxFailed", "greater than or equal to 0"),
+    ("drain of 0 s", put("spec.drain.timeoutSeconds", 0), "spec.drain.timeoutSeconds", "greater than or equal to 1"),
+    (
+        "readySeconds beyond the verification's time",
+        put("spec.readySeconds", 600),
+        "spec.readySeconds",
+        "less than verifyTimeoutSeconds",
+    ),
+    (
+        "In without values",
+        put("spec.selector.matchExpressions.0.values", []),
+        "spec.selector.matchExpressions[0].values",
+        "at least one entry with operator In and NotIn",
+    ),
+    (
+        "Exists with values",
+        put("spec.selector.matchExpressions.0.operator", "Exists"),
+        "spec.selector.matchExpressions[0].values",
+        "none with Exists and DoesNotExist",
+    ),
+    (
+        "unknown operator",
+        put("spec.selector.matchExpressions.0.operator", "Like"),
+        "spec.selector.matchExpressions[0].operator",
+        '"In", "NotIn", "Exists", "DoesNotExist"',
+    ),
+    (
+        "label value with a space",
+        put("spec.selector.matchLabels", {"a": "b c"}),
+        "selector.matchLabels",
+        "a label's value",
+    ),
+    ("empty label key", put("spec.selector.matchLabels", {"": "b"}), "selector.matchLabels", "1 to 317 characters"),
+]
+
+BAD_LOCKS: list[tuple[str, Edit, str, str]] = [
+    ("no max", put("spec.max", None), "spec.max", "Required value"),
+    ("max -1", put("spec.max", -1), "spec.max", "greater than or equal to 0"),
+    ("max 5001", put("spec.max", 5001), "spec.max", "less than or equal to 5000"),
+    ("group of another name", put("spec.group", "zone-a"), "spec.group", "the object's own name"),
+]
+
+BAD_NODES: list[tuple[str, Edit, str, str]] = [
+    ("abort without cause", put("spec.assignment.goal", "Abort"), "spec.assignment.cause", "set with goal Abort"),
+    ("cause without abort", put("spec.assignment.cause", "People"), "spec.assignment.cause", "no other goal"),
+    ("unknown goal", put("spec.assignment.goal", "Jump"), "assignment.goal", '"Stage", "Activate", "Commit", "Abort"'),
+    (
+        "boot before activation",
+        put("spec.assignment.fromBootID", "b1"),
+        "assignment.fromBootID",
+        "absent with goal Stage",
+    ),
+    ("order without release", put("spec.assignment.release", None), "spec.assignment.release", "Required value"),
+    ("unknown boot method", put("spec.boot", {"method": "Magic"}), "spec.boot.method", '"Auto", "Kexec", "Firmware"'),
+    ("retry -1", put("spec.retry", -1), "spec.retry", "greater than or equal to 0"),
+    ("a name too long for its Lease", put("metadata.name", "n" * 248), "metadata.name", "at most 247 characters"),
+]
+
+
+def cases(table: list[tuple[str, Edit, str, str]]) -> Any:
+    return pytest.mark.parametrize(
+        ("edit", "field", "allowed"), [row[1:] for row in table], ids=[row[0] for row in table]
+    )
+
+
+def refusal(request: Callable[[], object]) -> str:
+    with pytest.raises(ApiError) as caught:
+        request()
+    assert caught.value.status == 422, caught.value
+    return str(caught.value)
+
+
+def assert_refused(api: Api, plural: str, good: dict[str, Any], edit: Edit, field: str, allowed: str) -> None:
+    document = copy.deepcopy(good)
+    edit(document)
+    message = refusal(lambda: api.create(f"{BASE}/{plural}", document))
+    assert field in message
+    assert allowed in message
+
+
+@cases(BAD_POLICIES)
+def test_a_bad_policy_is_refused(plane: Cluster, admin: Api, edit: Edit, field: str, allowed: str) -> None:
+    assert_refused(admin, "updatepolicies", POLICY, edit, field, allowed)
+
+
+@cases(BAD_LOCKS)
+def test_a_bad_lock_is_refused(plane: Cluster, admin: Api, edit: Edit, field: str, allowed: str) -> None:
+    assert_refused(admin, "rebootlocks", LOCK, edit, field, allowed)
+
+
+@cases(BAD_NODES)
+def test_a_bad_node_is_refused(plane: Cluster, operator_api: Api, edit: Edit, field: str, allowed: str) -> None:
+    assert_refused(operator_api, "nodes", NODE, edit, field, allowed)
+
+
+def test_what_the_bad_objects_were_made_from_is_accepted(plane: Cluster, admin: Api, operator_api: Api) -> None:
+    admin.create(f"{BASE}/updatepolicies", POLICY)
+    admin.create(f"{BASE}/rebootlocks", LOCK)
+    operator_api.create(f"{BASE}/nodes", NODE)
+
+
+@pytest.mark.parametrize("name", ["Group/1", "UPPER", "with space"])
+def test_a_group_that_is_no_object_name_may_differ_from_it(plane: Cluster, admin: Api, name: str) -> None:
+    admin.create(f"{BASE}/rebootlocks", LOCK | {"metadata": {"name": "g-1"}, "spec": {"max": 1, "group": name}})
+
+
+@pytest.mark.parametrize("value", [1, 100000, "1%", "99%", "100%"])
+def test_good_budgets_are_accepted(plane: Cluster, admin: Api, value: int | str) -> None:
+    document = copy.deepcopy(POLICY)
+    document["spec"]["strategy"]["maxUnavailable"] = value
+    admin.create(f"{BASE}/updatepolicies", document)
+
+
+def test_a_typo_is_refused_when_fields_are_checked_strictly(plane: Cluster, admin: Api) -> None:
+    document = copy.deepcopy(POLICY)
+    document["spec"]["strategy"]["maxUnavailble"] = 3
+    query = {"fieldValidation": "Strict"}
+    with pytest.raises(ApiError, match=r'unknown field "spec\.strategy\.maxUnavailble"'):
+        admin.request("POST", f"{BASE}/updatepolicies", document, query=query)
+
+
+@pytest.mark.parametrize("before", [None, "a/b"])
+@pytest.mark.parametrize("after", [None, "c/d"])
+def test_a_locks_group_is_immutable(plane: Cluster, admin: Api, before: str | None, after: str | None) -> None:
+    spec = {"max": 1} if before is None else {"max": 1, "group": before}
+    admin.create(f"{BASE}/rebootlocks", LOCK | {"metadata": {"name": "g-1"}, "spec": spec})
+    change = {"spec": {"group": after, "max": 2}}
+    if before == after:
+        admin.patch(f"{BASE}/rebootlocks/g-1", change)
+        return
+    message = refusal(lambda: admin.patch(f"{BASE}/rebootlocks/g-1", change))
+    assert "spec.group" in message
+    assert "must stay as it was" in message
+
+
+def test_retry_is_raised_and_never_lowered(plane: Cluster, admin: Api, operator_api: Api) -> None:
+    operator_api.create(f"{BASE}/nodes", NODE)
+    admin.patch(f"{BASE}/nodes/node-1", {"spec": {"retry": 2}})
+    for lower in (1, None):
+        message = refusal(lambda value=lower: admin.patch(f"{BASE}/nodes/node-1", {"spec": {"retry": value}}))
+        assert "spec.retry" in message
+        assert "must not be lowered or removed" in message
+
+
+GOALS = ("Stage", "Activate", "Commit", "Abort")
+FORWARD = {
+    ("Stage", "Activate"), ("Activate", "Commit"), ("Stage", "Abort"), ("Activate", "Abort"), ("Commit", "Abort"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("before", GOALS)
+@pytest.mark.parametrize("after", GOALS)
+def test_an_order_only_goes_forward(plane: Cluster, operator_api: Api, before: str, after: str) -> None:
+    operator_api.create(f"{BASE}/nodes", NODE | {"spec": {"assignment": order(before)}})
+    change = [{"op": "replace", "path": "/spec/assignment", "value": order(after)}]
+    content_type = "application/json-patch+json"
+    if before == after or (before, after) in FORWARD:
+        operator_api.patch(f"{BASE}/nodes/node-1", change, content_type)
+        return
+    message = refusal(lambda: operator_api.patch(f"{BASE}/nodes/node-1", change, content_type))
+    assert "spec.assignment.goal" in message
+    assert "from Stage to Activate to Commit, or to Abort" in message
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("attempt", 1), ("lostAttempts", 1), ("retry", 1), ("policy.uid", "other"), ("rollout", "2-aaaaaaaa"),
+        ("release.version", "3.0.0"), ("terms.readySeconds", 30),
+    ],
+)  # fmt: skip
+def test_an_orders_content_needs_another_id(plane: Cluster, operator_api: Api, path: str, value: Any) -> None:
+    operator_api.create(f"{BASE}/nodes", NODE)
+    changed = copy.deepcopy(ORDER)
+    put(path, value)(changed)
+    message = refusal(lambda: operator_api.patch(f"{BASE}/nodes/node-1", {"spec": {"assignment": changed}}))
+    assert "spec.assignment.id" in message
+    assert "another order needs another id" in message
+    changed["id"] = "order-2"
+    operator_api.patch(f"{BASE}/nodes/node-1", {"spec": {"assignment": changed}})
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "allowed"),
+    [
+        ({"number": 1}, "status.rollout.number", "never go backwards"),
+        ({"digest": "sha256:" + "b" * 64}, "status.rollout.digest", "must stay as they are under one number"),
+        ({"failed": 1, "forgiven": 2}, "status.rollout.forgiven", "at most failed"),
+        (None, "status.rollout", "must stay"),
+    ],
+    ids=["number", "digest", "forgiven", "removed"],
+)
+def test_a_rollout_only_counts_on(
+    plane: Cluster, admin: Api, operator_api: Api, change: dict[str, Any] | None, field: str, allowed: str
+) -> None:
+    admin.create(f"{BASE}/updatepolicies", POLICY)
+    path = f"{BASE}/updatepolicies/fleet/status"
+    operator_api.patch(path, {"status": {"rollout": ROLLOUT}})
+    message = refusal(lambda: operator_api.patch(path, {"status": {"rollout": change}}))
+    assert field in message
+    assert allowed in message
+    operator_api.patch(path, {"status": {"rollout": {"number": 3, "digest": "sha256:" + "b" * 64, "id": "3-bbbbbbbb"}}})
+
+
+def order(goal: str) -> dict[str, Any]:
+    made = ORDER | {"goal": goal}
+    if goal == "Abort":
+        made["cause"] = "People"
+    return made
