@@ -1,0 +1,93 @@
+"""`careen operator`: the process that plans and gives orders."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from careen.cli.target import ContextName, Kubeconfig, Target
+
+if TYPE_CHECKING:
+    from careen.core.snapshot import Requirement
+
+
+def run(
+    ctx: typer.Context,
+    *,
+    kubeconfig: Kubeconfig = None,
+    context: ContextName = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option("--namespace", envvar="POD_NAMESPACE", help="Namespace of the install. Default: careen-system."),
+    ] = None,
+    identity: Annotated[
+        str | None, typer.Option("--identity", help="Name in the leader's Lease. Default: host name and a random part.")
+    ] = None,
+    node_selector: Annotated[
+        str, typer.Option("--node-selector", help="Labels KEY=VALUE,… of the core Nodes that are machines of ours.")
+    ] = "",
+    operator_node: Annotated[
+        str | None,
+        typer.Option(
+            "--operator-node", envvar="NODE_NAME", help="Machine that this process runs on; it is updated last."
+        ),
+    ] = None,
+    lease_seconds: Annotated[
+        float, typer.Option("--lease-seconds", min=1.0, help="Seconds for which a silent leader keeps standbys out.")
+    ] = 15.0,
+    silence_seconds: Annotated[
+        float,
+        typer.Option("--silence-seconds", min=1.0, help="Seconds after which an unchanged agent Lease is silent."),
+    ] = 180.0,
+    metrics_address: Annotated[str, typer.Option("--metrics-address", help="Address of the metrics.")] = "127.0.0.1",
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics-port", min=0, max=65535, help="Port of the metrics; 0: any. Default: none.")
+    ] = None,
+    probe_address: Annotated[
+        str | None, typer.Option("--probe-address", help="HOST:PORT of the liveness probe /healthz. Default: none.")
+    ] = None,
+    log_level: Annotated[
+        str, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR; JSON lines go to standard error.")
+    ] = "INFO",
+) -> None:
+    """Run the operator until SIGTERM. Several may run; one of them leads."""
+    levels = ("DEBUG", "INFO", "WARNING", "ERROR")
+    if log_level.upper() not in levels:
+        raise typer.BadParameter(f"--log-level is {log_level!r}; allowed: {', '.join(levels)}")
+    from careen.api.meta import NAMESPACE
+    from careen.control.app import run_operator
+    from careen.control.settings import Settings
+    from careen.observe.logs import configure_logs
+
+    configure_logs(log_level.upper())
+    common: Target = ctx.find_root().obj
+    settings = Settings(
+        identity=identity or f"{socket.gethostname()}-{secrets.token_hex(4)}",
+        kubeconfig=kubeconfig or common.kubeconfig,
+        context=context or common.context,
+        namespace=namespace or NAMESPACE,
+        node_selector=parse_selector(node_selector),
+        operator_node=operator_node,
+        lease_seconds=lease_seconds,
+        silence_seconds=silence_seconds,
+        metrics_address=metrics_address,
+        metrics_port=metrics_port,
+        probe_address=probe_address,
+    )
+    raise typer.Exit(run_operator(settings))
+
+
+def parse_selector(text: str) -> tuple[Requirement, ...]:
+    """KEY=VALUE,… as requirements; typer.BadParameter for anything else."""
+    from careen.core.snapshot import Requirement
+
+    found = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, value = part.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"--node-selector has {part!r}; allowed: KEY=VALUE,KEY=VALUE")
+        found.append(Requirement(key, "In", (value,)))
+    return tuple(found)

@@ -1,0 +1,148 @@
+"""`careen plan`: a dry run of the operator's own decision on the live cluster. Nothing is written."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from careen.cli.target import AsJson, CommandError, ContextName, Kubeconfig, call
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Group
+
+    from careen.core.forecast import Forecast, WaveOutlook
+    from careen.core.snapshot import Policy, Release
+    from careen.kube.session import Session
+
+
+def show_plan(
+    ctx: typer.Context,
+    policy: Annotated[str, typer.Argument(metavar="POLICY", help="Name of the UpdatePolicy.")],
+    as_json: AsJson = False,
+    kubeconfig: Kubeconfig = None,
+    context: ContextName = None,
+) -> None:
+    """Show what would happen next under a policy, and for each machine that waits the reason and the sentence."""
+    from careen.cli.tables import open_console
+
+    forecast, now = call(ctx, kubeconfig, context, lambda session: forecast_policy(session, policy))
+    if as_json:
+        typer.echo(json.dumps(describe_forecast(forecast), indent=2))
+    else:
+        open_console().print(draw_forecast(forecast, now))
+
+
+async def forecast_policy(session: Session, name: str) -> tuple[Forecast, float]:
+    """The forecast, and the API server's time that it is for. CommandError when there is no such policy."""
+    from dataclasses import replace
+
+    from careen.cli.fleet import read_facts, read_objects, server_now
+    from careen.core.assemble import assemble
+    from careen.core.forecast import foresee
+    from careen.core.rollouts import needed_releases
+
+    reading = await read_objects(session)
+    policies = reading.objects.policies
+    if name not in policies:
+        raise CommandError(f"there is no UpdatePolicy {name}; there are: {', '.join(sorted(policies)) or 'none'}")
+    objects, facts = await read_facts(session, reading)
+    needed = needed_releases(assemble(objects, facts))
+    facts = replace(facts, releases=await _resolve(policies[name], needed))
+    now = server_now(session)
+    return foresee(assemble(objects, facts), name, now), now
+
+
+async def _resolve(policy: Policy, needed: frozenset[tuple[str, str]]) -> Mapping[tuple[str, str], Release | str]:
+    """The policy's release as the operator would find it, where its rollout does not say already."""
+    import aiohttp
+
+    from careen.control.releases import fetch_index, find_release
+
+    if policy.release_key not in needed:
+        return {}
+    repository, wanted = policy.release_key
+    try:
+        return {policy.release_key: find_release(await fetch_index(repository), repository, wanted)}
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+        return {policy.release_key: f"cannot read the index of {repository}: {error or type(error).__name__}"}
+
+
+def describe_forecast(forecast: Forecast) -> dict[str, Any]:
+    """The forecast as one document."""
+    from careen.core.encode import encode_rollout
+    from careen.core.instants import format_instant
+
+    def show(instant: float | None) -> str | None:
+        return format_instant(instant) if instant is not None else None
+
+    return {
+        "policy": forecast.policy,
+        "rollout": encode_rollout(forecast.rollout) if forecast.rollout is not None else None,
+        "begins": forecast.begins,
+        "unresolved": forecast.unresolved,
+        "waves": [
+            {
+                "name": wave.name,
+                "machines": list(wave.machines),
+                "done": wave.done,
+                "open": wave.open,
+                "soakSeconds": wave.soak_seconds,
+                "soakingUntil": show(wave.soaking_until),
+            }
+            for wave in forecast.waves
+        ],
+        "next": [{"action": s.action, "machine": s.machine, "message": s.message} for s in forecast.steps],
+        "machines": [
+            {"machine": e.machine, "state": e.state, "reason": e.reason, "message": e.message, "until": show(e.until)}
+            for e in forecast.explanations
+        ],
+    }
+
+
+def draw_forecast(forecast: Forecast, now: float) -> Group:
+    """The forecast as tables."""
+    from rich.console import Group
+    from rich.text import Text
+
+    from careen.cli.tables import add_row, make_table
+
+    parts: list[Any] = [Text(_headline(forecast))]
+    if forecast.waves:
+        waves = make_table("WAVE", "DONE", "STATE", "MACHINES")
+        for wave in forecast.waves:
+            done = f"{wave.done}/{len(wave.machines)}"
+            add_row(waves, (wave.name, done, _judge(wave, now), ", ".join(wave.machines)))
+        parts += ["", waves]
+    steps = make_table("NEXT", "MACHINE", "WHAT HAPPENS")
+    for index, step in enumerate(forecast.steps, 1):
+        add_row(steps, (f"{index}. {step.action}", step.machine, step.message))
+    parts += ["", steps if forecast.steps else Text("Nothing would be done now.")]
+    if forecast.explanations:
+        machines = make_table("MACHINE", "STATE", "REASON", "UNTIL", "SENTENCE")
+        for each in forecast.explanations:
+            until = f"{max(0.0, each.until - now):.0f}s" if each.until is not None else "-"
+            add_row(machines, (each.machine, each.state, each.reason, until, each.message), each.state)
+        parts += ["", machines]
+    return Group(*parts)
+
+
+def _headline(forecast: Forecast) -> str:
+    rollout = forecast.rollout
+    if rollout is None:
+        return f"{forecast.policy}: {forecast.unresolved or 'no rollout'}"
+    if forecast.begins:
+        return f"{forecast.policy}: rollout {rollout.id} to {rollout.release.version} would begin"
+    halted = f", halted after {rollout.failed} failures" if rollout.halted_at is not None else ""
+    return f"{forecast.policy}: rollout {rollout.id} to {rollout.release.version}{halted}"
+
+
+def _judge(wave: WaveOutlook, now: float) -> str:
+    if wave.soaking_until is not None:
+        return f"soaks {max(0.0, wave.soaking_until - now):.0f}s more"
+    if wave.open:
+        return "open"
+    return "done" if wave.done == len(wave.machines) else "pending"

@@ -1,0 +1,64 @@
+"""Which cluster a command talks to, and the one kind of error that its commands end with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from careen import __version__
+
+if TYPE_CHECKING:
+    from careen.kube.session import Session
+
+T = TypeVar("T")
+
+Kubeconfig = Annotated[
+    Path | None,
+    typer.Option("--kubeconfig", help="Kubeconfig of the cluster. Default: $KUBECONFIG, else ~/.kube/config."),
+]
+ContextName = Annotated[
+    str | None, typer.Option("--context", help="Context of the kubeconfig. Default: its current one.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+
+
+class CommandError(Exception):
+    """Why a command can't do what it was asked, as one sentence for people. Exit code 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A cluster as the options before the verb name it."""
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+
+
+def call(
+    ctx: typer.Context,
+    kubeconfig: Path | None,
+    context: str | None,
+    work: Callable[[Session], Awaitable[T]],
+) -> T:
+    """Run `work` with a session to the cluster that the verb's options name, else those before the verb.
+
+    Raises what `work` raises, ConfigError for a kubeconfig that can't be used.
+    """
+    from careen.kube.session import Session
+
+    common = ctx.find_root().obj
+    given = common if isinstance(common, Target) else Target()
+
+    async def connected() -> T:
+        opened = Session.connect(
+            kubeconfig or given.kubeconfig, context or given.context, user_agent=f"careen/{__version__}"
+        )
+        async with opened as session:
+            return await work(session)
+
+    return asyncio.run(connected())
