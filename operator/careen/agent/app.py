@@ -29,7 +29,7 @@ class Options:
     settings: Settings = field(default_factory=Settings)
 
 
-def run(options: Options) -> Exit | None:
+def run_process(options: Options) -> Exit | None:
     """Run the agent; None if SIGTERM or SIGINT ended it. Raises OSError, DiskError, ConfigError."""
     return asyncio.run(_run(options))
 

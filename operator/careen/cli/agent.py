@@ -9,11 +9,9 @@ from typing import Annotated
 
 import typer
 
-from careen.agent.app import Options, run
-from careen.agent.runner import Settings
-from careen.api.meta import NAMESPACE
-from careen.disk.types import DiskError
-from careen.kube.errors import ConfigError
+from careen.cli.target import CommandError, Target
+
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 class HostKind(StrEnum):
@@ -22,7 +20,8 @@ class HostKind(StrEnum):
     IMAGE = "image"
 
 
-def agent(
+def run(
+    ctx: typer.Context,
     *,
     folder: Annotated[
         Path, typer.Option(envvar="CAREEN_AGENT_FOLDER", help="Folder of the machine (host image).", file_okay=False)
@@ -41,8 +40,11 @@ def agent(
         ),
     ] = None,
     namespace: Annotated[
-        str, typer.Option(envvar="CAREEN_AGENT_NAMESPACE", help="Namespace that holds the agent's Lease.")
-    ] = NAMESPACE,
+        str | None,
+        typer.Option(
+            envvar="CAREEN_AGENT_NAMESPACE", help="Namespace that holds the agent's Lease. Default: careen-system."
+        ),
+    ] = None,
     renew_seconds: Annotated[
         float,
         typer.Option(
@@ -64,15 +66,20 @@ def agent(
 
     Ends with exit code 0 when the machine is to reboot, and on SIGTERM. One agent a machine: a second one is refused.
     """
-    del host  # One kind so far; the option is there so that scripts written now go on to mean this kind.
+    if host is not HostKind.IMAGE:
+        raise AssertionError(f"no host for {host}")
+    if log_level.upper() not in LEVELS:
+        raise typer.BadParameter(f"--log-level is {log_level!r}; allowed: {', '.join(LEVELS)}")
+    from careen.agent.app import Options, run_process
+    from careen.agent.runner import Settings
+    from careen.api.meta import NAMESPACE
+    from careen.disk.types import DiskError
+
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    settings = Settings(namespace=namespace, renew_seconds=renew_seconds)
+    common = ctx.find_root().obj
+    path = kubeconfig or (common.kubeconfig if isinstance(common, Target) else None)
+    settings = Settings(namespace=namespace or NAMESPACE, renew_seconds=renew_seconds)
     try:
-        run(Options(folder, node, kubeconfig, kexec, settings))
-    except (DiskError, OSError, ConfigError) as error:
-        typer.echo(f"careen agent: {error}", err=True)
-        raise typer.Exit(1) from error
-
-
-if __name__ == "__main__":
-    typer.run(agent)
+        run_process(Options(folder, node, path, kexec, settings))
+    except DiskError as error:
+        raise CommandError(str(error)) from error
