@@ -8,19 +8,17 @@ from typing import Any
 
 import pytest
 
+from careen.api.meta import GROUP
 from careen.sandbox.accounts import install, mint_agent_token, mint_operator_token
 from careen.sandbox.binaries import SandboxError, ensure_binaries
 from careen.sandbox.client import Api, ApiError, wait_until
-from careen.sandbox.cluster import Cluster
+from careen.sandbox.cluster import DEFINITIONS, Cluster
 from careen.sandbox.controlplane import ControlPlane
 from careen.sandbox.existing import ExistingCluster
 from careen.sandbox.nodes import FAKE_ANNOTATION, NODES
 from careen.sandbox.progress import print_progress
 
 HERE = Path(__file__).parent
-CRDS = HERE.parent.parent / "crds"
-DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-ADMISSION = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
 
 # In this order: an owner goes before what it would make again.
 WORKLOADS = (
@@ -66,10 +64,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def plane(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """The cluster of the whole run, with our kinds; its objects are wiped after each test that uses it."""
+    """The cluster of the whole run, with our kinds, accounts and admission policies.
+
+    Its objects are wiped after each test that uses it, the default lock included.
+    """
     with _make_cluster(request.config) as cluster:
         _make_namespace(cluster)
-        _install_kinds(cluster)
+        install(cluster)
+        cluster.warm_up()
         yield cluster
 
 
@@ -127,32 +129,8 @@ def _make_namespace(cluster: Cluster) -> None:
     api.close()
 
 
-def _install_kinds(cluster: Cluster) -> None:
-    """Apply all of crds/ and wait until the API server serves and enforces it."""
-    if not list(CRDS.glob("*.yaml")):
-        return
-    cluster.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={CRDS}")
-    api = cluster.api()
-    wait_until(lambda: all(_is_established(each) for each in _own_definitions(api)), "CRDs established", 30)
-    wait_until(lambda: all(_is_observed(each) for each in _own_policies(api)), "admission policies checked", 30)
-    api.close()
-
-
 def _own_definitions(api: Api) -> list[dict[str, Any]]:
-    return [each for each in api.items(DEFINITIONS) if each["spec"]["group"] == "careen.dev"]
-
-
-def _own_policies(api: Api) -> list[dict[str, Any]]:
-    return [each for each in api.items(ADMISSION) if "careen" in each["metadata"]["name"]]
-
-
-def _is_established(definition: dict[str, Any]) -> bool:
-    conditions = definition.get("status", {}).get("conditions") or []
-    return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
-
-
-def _is_observed(policy: dict[str, Any]) -> bool:
-    return bool(policy.get("status", {}).get("observedGeneration") == policy["metadata"]["generation"])
+    return [each for each in api.items(DEFINITIONS) if each["spec"]["group"] == GROUP]
 
 
 def _wipe(api: Api, *, owned: bool) -> None:

@@ -23,13 +23,12 @@ from careen.sandbox.certificates import (
 )
 from careen.sandbox.cluster import Cluster
 from careen.sandbox.components import Files, Ports
-from careen.sandbox.processes import Child, kill, spawn, stop
+from careen.sandbox.processes import Child, kill, spawn
 from careen.sandbox.progress import print_progress
 from careen.sandbox.proxy import Proxy
 from careen.sandbox.workspace import Workspace
 
 READY_SECONDS = 60.0
-STOP_SECONDS = 3.0
 START_TRIES = 3
 
 ACCOUNTS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -94,10 +93,7 @@ class ControlPlane(Cluster):
     def stop(self) -> None:
         """End all processes and remove the data. Safe to call twice."""
         atexit.unregister(self.stop)
-        # What is killed has nothing to save. The API server gets a moment for the end of its audit log.
-        gentle = [child for name, child in self._children.items() if name == "apiserver"]
-        kill(child for name, child in self._children.items() if name not in ("apiserver", "etcd"))
-        stop(gentle, STOP_SECONDS)
+        # Without grace: the data is thrown away, and the audit log is written before each answer.
         kill(self._children.values())
         self._children.clear()
         if self._workspace is not None:
@@ -159,9 +155,10 @@ class ControlPlane(Cluster):
         return revision
 
     def restart_apiserver(self) -> None:
-        """End the API server and start it again on its port; breaks all watches. Takes some seconds."""
-        stop([self._children.pop("apiserver")], STOP_SECONDS)
+        """Kill the API server and start it again on its port; breaks all watches. Takes some seconds."""
+        kill([self._children.pop("apiserver")])
         self._start_apiserver()
+        self.warm_up()
 
     @property
     def _kubectl(self) -> Path:

@@ -104,6 +104,7 @@ def _break(end: socket.socket) -> None:
     """Close with a reset, which the other side notices at once, as if the machine between had failed."""
     with contextlib.suppress(OSError):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
-        # Wakes the pump that waits in recv() on this socket; close() alone would leave it there.
-        end.shutdown(socket.SHUT_RDWR)
+        # Wakes the pump that waits in recv() on this socket, which keeps it open until then. Shutting down
+        # the other direction as well would send an orderly end before the reset.
+        end.shutdown(socket.SHUT_RD)
     end.close()
