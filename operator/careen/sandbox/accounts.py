@@ -16,6 +16,7 @@ READY_SECONDS = 30.0
 TOKEN_SECONDS = 24 * 3600
 ACCOUNTS = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+DAEMONSETS = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"
 OUR_NODES = f"/apis/{GROUP}/{VERSION}/nodes"
 PROBE = "careen-admission-probe"
 
@@ -45,13 +46,15 @@ def mint_operator_token(api: Api, seconds: int = TOKEN_SECONDS) -> str:
 
 
 def mint_agent_token(api: Api, node: str, seconds: int = TOKEN_SECONDS) -> str:
-    """A token of the agents' account, bound to a pod on this core Node as the kubelet would bind it.
+    """A token of the agents' account, bound to the agent's pod on this core Node as the kubelet would bind it.
 
-    Makes the pod when it is missing. Raises ApiError for a Node that does not exist, since the API server then
-    leaves the node out of the token.
+    Makes the agents' DaemonSet when it is missing. Raises ApiError for a Node that does not exist, TimeoutError when
+    the DaemonSet makes no pod there within 30 seconds.
     """
     api.get(f"/api/v1/nodes/{node}")
-    pod = api.find(f"{PODS}/{_pod_name(node)}") or api.create(PODS, agent_pod(node))
+    if api.find(f"{DAEMONSETS}/{AGENT_ACCOUNT}") is None:
+        _create_daemonset(api)
+    pod = wait_until(lambda: _find_agent_pod(api, node), f"the agent's pod on {node}", READY_SECONDS)
     reference = {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
     return _mint(api, AGENT_ACCOUNT, seconds, reference)
 
@@ -61,23 +64,38 @@ def mint_unbound_agent_token(api: Api, seconds: int = TOKEN_SECONDS) -> str:
     return _mint(api, AGENT_ACCOUNT, seconds)
 
 
-def agent_pod(node: str) -> Manifest:
-    """A pod as the agents' DaemonSet would have it on this machine; nothing runs in it in the sandbox."""
+def agent_daemonset() -> Manifest:
+    """The agents' DaemonSet. Nothing runs in its pods in the sandbox; drains leave them alone, as anywhere."""
+    labels = {"app": AGENT_ACCOUNT}
     return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": _pod_name(node), "namespace": NAMESPACE, "labels": {"app": AGENT_ACCOUNT}},
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {"name": AGENT_ACCOUNT, "namespace": NAMESPACE},
         "spec": {
-            "nodeName": node,
-            "serviceAccountName": AGENT_ACCOUNT,
-            "containers": [{"name": "agent", "image": "example.invalid/careen"}],
-            "tolerations": [{"operator": "Exists"}],
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {
+                    "serviceAccountName": AGENT_ACCOUNT,
+                    "containers": [{"name": "agent", "image": "example.invalid/careen"}],
+                    "tolerations": [{"operator": "Exists"}],
+                },
+            },
         },
     }
 
 
-def _pod_name(node: str) -> str:
-    return f"{AGENT_ACCOUNT}-{node}"
+def _create_daemonset(api: Api) -> None:
+    try:
+        api.create(DAEMONSETS, agent_daemonset())
+    except ApiError as error:
+        if error.status != 409:
+            raise
+
+
+def _find_agent_pod(api: Api, node: str) -> Manifest | None:
+    pods = api.items(PODS, labelSelector=f"app={AGENT_ACCOUNT}", fieldSelector=f"spec.nodeName={node}")
+    return next((pod for pod in pods if "deletionTimestamp" not in pod["metadata"]), None)
 
 
 def _mint(api: Api, account: str, seconds: int, bound: dict[str, Any] | None = None) -> str:

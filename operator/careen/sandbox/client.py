@@ -4,11 +4,12 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kubernetes import client, config
 
 Manifest = dict[str, Any]
+Found = TypeVar("Found")
 
 MERGE = "application/merge-patch+json"
 STRATEGIC_MERGE = "application/strategic-merge-patch+json"
@@ -109,10 +110,11 @@ def _decode(content: str | bytes | None) -> Manifest:
     return document if isinstance(document, dict) else {"message": document}
 
 
-def wait_until(check: Callable[[], bool], what: str, timeout_seconds: float, pause: float = 0.05) -> None:
-    """Ask `check` until it holds; raises TimeoutError naming `what` when the time is over."""
+def wait_until(check: Callable[[], Found | None], what: str, timeout_seconds: float, pause: float = 0.05) -> Found:
+    """Ask `check` until its answer is true, and return that; TimeoutError naming `what` when the time is over."""
     deadline = time.monotonic() + timeout_seconds
-    while not check():
+    while not (found := check()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {timeout_seconds:g} s")
         time.sleep(pause)
+    return found

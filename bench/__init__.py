@@ -1,0 +1,1 @@
+"""Benchmarks: each figure of docs/benchmarks.md is printed by `make bench`."""

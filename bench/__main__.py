@@ -1,0 +1,38 @@
+"""`python -m bench [NAME …]`: measure and print. Without names: all."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+
+from . import handover
+
+
+def bench_handover() -> list[str]:
+    """100 machines by 10, 5 s reboots."""
+    found = asyncio.run(handover.measure())
+    return [
+        f"hand-over p50 {found.p50_ms:.0f} ms, p99 {found.p99_ms:.0f} ms over {found.count} hand-overs",
+        f"efficiency {found.efficiency:.2f}: {found.seconds:.1f} s for 100 machines by 10 with 5 s reboots",
+    ]
+
+
+BENCHES: dict[str, Callable[[], list[str]]] = {"handover": bench_handover}
+
+
+def main(names: list[str]) -> int:
+    """Run the named benchmarks."""
+    unknown = [name for name in names if name not in BENCHES]
+    if unknown:
+        print(f"no benchmark {unknown[0]}; there are: {', '.join(BENCHES)}", file=sys.stderr)
+        return 2
+    for name in names or list(BENCHES):
+        print(f"## {name}", flush=True)
+        for line in BENCHES[name]():
+            print(line, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

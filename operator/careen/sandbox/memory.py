@@ -1,0 +1,172 @@
+"""Machines in memory: the real agent on a disk that is two variables. For fleets larger than this computer.
+
+Everything above the disk is real: the agent's decisions and journal, its writes under its own bound token, the node's
+Ready condition and boot id at each reboot. Use image machines (careen.sandbox.machine) to see the disk itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from careen.agent.actions import StageImage, VerifySlot
+from careen.agent.host import Sight
+from careen.agent.record import Journal, Method
+from careen.agent.runner import Settings, run_agent
+from careen.agent.view import BootView, DiskView, HostFacts, SlotView
+from careen.disk.boot import choose, consume
+from careen.disk.types import GIVEN_UP, Attributes, SlotName
+from careen.kube.clock import boot_seconds
+from careen.kube.errors import ApiError
+from careen.kube.resources import CORE_NODES
+from careen.kube.session import Session
+from careen.kube.write import patch_merge
+
+CAPACITY = 1 << 30
+GOOD = Attributes(1, 0, True)
+
+
+@dataclass(slots=True)
+class MemoryHost:
+    """A machine whose disk, journal and boot are variables; they outlive the agent, as a disk would."""
+
+    machine_id: str
+    slots: dict[SlotName, SlotView]
+    booted: SlotName = SlotName.A
+    boot_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    method: Method = "Firmware"
+    journal: Journal | None = None
+    answered: bool = False
+    booted_at: float = field(default_factory=boot_seconds)
+
+    @classmethod
+    def install(cls, machine_id: str, version: str, digest: str) -> MemoryHost:
+        """A machine with one release, marked good, in slot A."""
+        return cls(
+            machine_id,
+            {
+                SlotName.A: SlotView(3, CAPACITY, GOOD, digest, version),
+                SlotName.B: SlotView(4, CAPACITY, GIVEN_UP),
+            },
+        )
+
+    def boot(self, method: Method, slot: SlotName) -> None:
+        """The next boot: kexec starts what was loaded, the firmware picks by the GPT rule and uses up a try."""
+        if method == "Firmware":
+            chosen = choose(self.slots.values())
+            assert chosen is not None, "a machine that keeps the rules always has a slot to boot"
+            slot = next(name for name, view in self.slots.items() if view is chosen)
+            self._set(slot, attributes=consume(chosen.attributes))
+        self.booted, self.method, self.answered = slot, method, False
+        self.boot_id, self.booted_at = str(uuid.uuid4()), boot_seconds()
+        for name, view in self.slots.items():
+            self.slots[name] = replace(view, checked=None, refuted=None)
+
+    async def look(self) -> Sight:
+        """Everything that can be seen now."""
+        boot = BootView(self.boot_id, self.machine_id, self.method, None, boot_seconds() - self.booted_at)
+        disk = DiskView(self.booted, self.slots[SlotName.A], self.slots[SlotName.B])
+        facts = HostFacts("x86_64", f"Careen OS {self.slots[self.booted].version}", "memory", "memory", kexec=True)
+        return Sight(disk, boot, facts, self.journal, self.answered, None)
+
+    async def note_api_answer(self) -> None:
+        """Remember until the next boot."""
+        self.answered = True
+
+    async def write_journal(self, journal: Journal) -> None:
+        """Replace the journal."""
+        self.journal = journal
+
+    async def invalidate(self, slot: SlotName) -> None:
+        """Give the slot up."""
+        self._set(slot, attributes=GIVEN_UP, digest=None, version=None, checked=None)
+
+    async def stage(self, image: StageImage, on_bytes: Callable[[int], None]) -> None:
+        """The image is there at once."""
+        on_bytes(image.size)
+        self._set(image.slot, digest=image.digest, version=image.version, checked=image.order)
+
+    async def verify(self, check: VerifySlot) -> bool:
+        """Whether the slot holds the digest."""
+        if self.slots[check.slot].digest == check.digest:
+            self._set(check.slot, checked=check.purpose)
+            return True
+        self._set(check.slot, refuted=check.digest)
+        return False
+
+    async def arm(self, slot: SlotName, method: Method) -> None:
+        """One boot: by kexec with no try left, by the firmware with one."""
+        self._raise(slot, Attributes(2, 0 if method == "Kexec" else 1, False))
+
+    async def disarm(self, slot: SlotName) -> None:
+        """Take the boot away."""
+        self._set(slot, attributes=GIVEN_UP)
+
+    async def mark_good(self, slot: SlotName) -> None:
+        """Mark good and prefer."""
+        self._raise(slot, Attributes(2, 0, True))
+
+    async def abandon(self, slot: SlotName) -> None:
+        """Give the booted slot up."""
+        self._set(slot, attributes=GIVEN_UP)
+
+    async def request_reboot(self, method: Method, slot: SlotName) -> None:
+        """Always accepted; the machine's loop does it."""
+
+    def _raise(self, slot: SlotName, attributes: Attributes) -> None:
+        other = self.slots[slot.other].attributes
+        if other.priority > 1:
+            self._set(slot.other, attributes=replace(other, priority=1))
+        self._set(slot, attributes=attributes)
+
+    def _set(self, slot: SlotName, **changes: object) -> None:
+        self.slots[slot] = replace(self.slots[slot], **changes)  # type: ignore[arg-type]
+
+
+class MemoryMachine:
+    """One machine's life: agent, reboot, agent, and what a kubelet reports of it meanwhile."""
+
+    def __init__(
+        self, name: str, host: MemoryHost, agent: Session, kubelet: Session, *, boot_seconds: float = 5.0
+    ) -> None:
+        """agent: a session with the machine's bound token; kubelet: one that may write core Nodes' status."""
+        self.name = name
+        self.host = host
+        self._agent = agent
+        self._kubelet = kubelet
+        self._boot_seconds = boot_seconds
+        self.boots = 0
+        """Reboots so far."""
+
+    async def run(self, settings: Settings | None = None) -> None:
+        """Live until cancelled."""
+        await self.report_ready(True)
+        while True:
+            end = await run_agent(self.host, self._agent, self.name, settings)
+            started = asyncio.get_running_loop().time()
+            await self.report_ready(False)
+            await asyncio.sleep(max(0.0, self._boot_seconds - (asyncio.get_running_loop().time() - started)))
+            self.host.boot(end.method, SlotName(end.slot))
+            self.boots += 1
+            await self.report_ready(True)
+
+    async def report_ready(self, ready: bool) -> None:
+        """Report Ready and the boot id; tried until the API server takes it."""
+        condition = {
+            "type": "Ready",
+            "status": "True" if ready else "False",
+            "reason": "KubeletReady" if ready else "Rebooting",
+            "message": "",
+        }
+        status: Mapping[str, object] = {
+            "conditions": [condition],
+            "nodeInfo": {"bootID": self.host.boot_id, "machineID": self.host.machine_id},
+        }
+        while True:
+            try:
+                await patch_merge(self._kubelet, CORE_NODES, self.name, {"status": status}, subresource="status")
+                return
+            except ApiError:
+                await asyncio.sleep(0.5)
