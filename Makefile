@@ -55,8 +55,9 @@ sim: setup ## The model test over SEEDS seeds (default 100000)
 bench: setup ## Figures of docs/benchmarks.md, measured on this machine
 	@$(BIN)/python -m bench $(ARGS)
 
-crds: setup ## Write crds/ from the models
+crds: setup ## Write crds/ and docs/metrics.md from the models and metrics
 	@$(BIN)/python -m careen.api.crd crds/
+	@$(BIN)/python -m careen.observe.document docs/metrics.md
 
 picture: setup ## Renew docs/demo.svg from a run of the demo
 	@$(BIN)/careen sandbox demo --svg docs/demo.svg
