@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from careen import __version__
-from careen.cli import agent, crds, disk, lock, node, operator, plan, policy, status
+from careen.cli import agent, crds, disk, lock, node, operator, plan, policy, sandbox, status
 from careen.cli.target import CommandError, ContextName, Kubeconfig, Target
 
 PLUGIN = "kubectl-careen"
@@ -29,6 +29,7 @@ app.command("resume", rich_help_panel="Steer")(policy.resume)
 app.command("abort", rich_help_panel="Steer")(node.abort)
 app.command("retry", rich_help_panel="Steer")(node.retry)
 app.add_typer(lock.app, name="lock", rich_help_panel="Steer")
+app.add_typer(sandbox.app, name="sandbox", rich_help_panel="Try")
 app.add_typer(disk.app, name="disk", rich_help_panel="Machines")
 app.command("agent", rich_help_panel="Run")(agent.run)
 app.command("operator", rich_help_panel="Run")(operator.run)

@@ -22,6 +22,8 @@ class Cluster:
     """The administrator's kubeconfig."""
     audit_log: Path | None
     """One JSON document a line for each answered request; None where we can't read it."""
+    logs: Path
+    """Folder of the logs of our processes; the last few are kept."""
 
     def api(self) -> Api:
         """A client with the administrator's rights."""
@@ -65,7 +67,7 @@ class Cluster:
         raise NotImplementedError
 
     @property
-    def _scratch(self) -> Path:
+    def scratch(self) -> Path:
         """A private folder for kubeconfigs."""
         raise NotImplementedError
 
@@ -75,7 +77,7 @@ class Cluster:
 
     def _write_kubeconfig(self, name: str, user: dict[str, str], server: str | None) -> Path:
         cluster = self._cluster_entry() | ({"server": server} if server else {})
-        return write_private(self._scratch / f"{name}.kubeconfig", kubeconfig_document(cluster, user))
+        return write_private(self.scratch / f"{name}.kubeconfig", kubeconfig_document(cluster, user))
 
 
 def current_context(kubeconfig: Path) -> str:

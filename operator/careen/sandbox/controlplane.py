@@ -165,7 +165,7 @@ class ControlPlane(Cluster):
         return self.binaries["kubectl"]
 
     @property
-    def _scratch(self) -> Path:
+    def scratch(self) -> Path:
         return self._files.folder
 
     def _cluster_entry(self) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class ExistingCluster(Cluster):
         """
         self._program, program = self._obtain("kubectl"), self._obtain("kwok")
         self._workspace = Workspace()
+        self.logs = self._workspace.logs
         stages = self._workspace.path / "kwok.yaml"
         stages.write_bytes((resources.files("careen.sandbox") / "kwok.yaml").read_bytes())
         command = components.kwok(program, self.kubeconfig, stages, components.free_ports(1)[0])
@@ -84,6 +85,6 @@ class ExistingCluster(Cluster):
         return self._program
 
     @property
-    def _scratch(self) -> Path:
+    def scratch(self) -> Path:
         assert self._workspace is not None, "start() comes first"
         return self._workspace.path

@@ -44,7 +44,7 @@ class Workspace:
     """The folder for logs; those of the last few workspaces are kept."""
 
     def __init__(self) -> None:
-        base = _base_folder()
+        base = base_folder()
         with _locked(base / "lock"):
             _sweep(base)
             self.path = Path(tempfile.mkdtemp(prefix="plane-", dir=base))
@@ -68,7 +68,7 @@ class Workspace:
             self._janitor.kill()
 
 
-def _base_folder() -> Path:
+def base_folder() -> Path:
     """The folder of this user's workspaces; raises SandboxError when it belongs to somebody else."""
     parent = _MEMORY if os.access(_MEMORY, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
     base = parent / f"careen-{os.getuid()}"

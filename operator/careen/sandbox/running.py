@@ -1,0 +1,61 @@
+"""What a running sandbox tells other processes about itself, so that a release can be published into it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from careen.sandbox.binaries import SandboxError
+from careen.sandbox.workspace import base_folder
+
+NAME = "sandbox.json"
+
+
+@dataclass(frozen=True)
+class Running:
+    """One sandbox that is up."""
+
+    kubeconfig: str
+    releases: str
+    """URL of its release repository."""
+    repository: str
+    """Folder of that repository."""
+    pid: int
+    """Process that holds it up."""
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read the file. Raises OSError, ValueError, TypeError."""
+        return cls(**json.loads(path.read_text()))
+
+    def save(self, folder: Path) -> None:
+        """Write the file into the sandbox's folder, which vanishes with the sandbox."""
+        (folder / NAME).write_text(json.dumps(asdict(self)))
+
+
+def find_running() -> list[Running]:
+    """The sandboxes of this user that are up."""
+    found = []
+    for path in sorted(base_folder().glob(f"plane-*/**/{NAME}")):
+        try:
+            running = Running.load(path)
+        except (OSError, ValueError, TypeError):
+            continue  # It is being written, or on its way down.
+        if Path(f"/proc/{running.pid}").exists():
+            found.append(running)
+    return found
+
+
+def choose_running(kubeconfig: Path | None = None) -> Running:
+    """The one sandbox that is up, or the one with this kubeconfig. SandboxError when there is none, or a choice."""
+    found = find_running()
+    if kubeconfig is not None:
+        found = [each for each in found if Path(each.kubeconfig) == kubeconfig.resolve()]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise SandboxError("no sandbox is up: start one by `careen sandbox up`")
+    names = ", ".join(each.kubeconfig for each in found)
+    raise SandboxError(f"{len(found)} sandboxes are up: name one by --kubeconfig, one of {names}")
