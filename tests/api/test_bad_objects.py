@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from careen.sandbox.client import Api, ApiError
+from careen.sandbox.client import JSON_PATCH, Api, ApiError
 from careen.sandbox.cluster import Cluster
 
 BASE = "/apis/careen.dev/v1alpha1"
@@ -236,6 +236,12 @@ BAD_NODES: list[tuple[str, Edit, str, str]] = [
     ("cause without abort", put("spec.assignment.cause", "People"), "spec.assignment.cause", "no other goal"),
     ("unknown goal", put("spec.assignment.goal", "Jump"), "assignment.goal", '"Stage", "Activate", "Commit", "Abort"'),
     (
+        "activation from no boot",
+        put("spec.assignment.goal", "Activate"),
+        "spec.assignment.fromBootID",
+        "set with goal Activate and Commit",
+    ),
+    (
         "boot before activation",
         put("spec.assignment.fromBootID", "b1"),
         "assignment.fromBootID",
@@ -342,13 +348,12 @@ FORWARD = {
 @pytest.mark.parametrize("before", GOALS)
 @pytest.mark.parametrize("after", GOALS)
 def test_an_order_only_goes_forward(plane: Cluster, operator_api: Api, before: str, after: str) -> None:
-    operator_api.create(f"{BASE}/nodes", NODE | {"spec": {"assignment": order(before)}})
-    change = [{"op": "replace", "path": "/spec/assignment", "value": order(after)}]
-    content_type = "application/json-patch+json"
+    operator_api.create(f"{BASE}/nodes", NODE | {"spec": {"assignment": order(before, before)}})
+    change = [{"op": "replace", "path": "/spec/assignment", "value": order(after, before)}]
     if before == after or (before, after) in FORWARD:
-        operator_api.patch(f"{BASE}/nodes/node-1", change, content_type)
+        operator_api.patch(f"{BASE}/nodes/node-1", change, JSON_PATCH)
         return
-    message = refusal(lambda: operator_api.patch(f"{BASE}/nodes/node-1", change, content_type))
+    message = refusal(lambda: operator_api.patch(f"{BASE}/nodes/node-1", change, JSON_PATCH))
     assert "spec.assignment.goal" in message
     assert "from Stage to Activate to Commit, or to Abort" in message
 
@@ -393,8 +398,20 @@ def test_a_rollout_only_counts_on(
     operator_api.patch(path, {"status": {"rollout": {"number": 3, "digest": "sha256:" + "b" * 64, "id": "3-bbbbbbbb"}}})
 
 
-def order(goal: str) -> dict[str, Any]:
+def order(goal: str, before: str) -> dict[str, Any]:
     made = ORDER | {"goal": goal}
     if goal == "Abort":
         made["cause"] = "People"
+    if {goal, before} & {"Activate", "Commit"} and goal != "Stage":
+        made["fromBootID"] = "boot-1"
     return made
+
+
+def test_the_boot_that_an_order_was_activated_in_stays(plane: Cluster, operator_api: Api) -> None:
+    activated = ORDER | {"goal": "Activate", "fromBootID": "boot-1"}
+    operator_api.create(f"{BASE}/nodes", NODE | {"spec": {"assignment": activated}})
+    for changed in (activated | {"fromBootID": "boot-2"}, ORDER | {"goal": "Abort", "cause": "People"}):
+        whole = [{"op": "replace", "path": "/spec/assignment", "value": changed}]
+        message = refusal(lambda whole=whole: operator_api.patch(f"{BASE}/nodes/node-1", whole, JSON_PATCH))
+        assert "spec.assignment.fromBootID" in message
+        assert "must stay as it is under one id" in message

@@ -15,6 +15,7 @@ from careen.sandbox.binaries import SandboxError
 from careen.sandbox.client import Api
 from careen.sandbox.cluster import Cluster
 from careen.sandbox.controlplane import ControlPlane
+from careen.sandbox.nodes import create_nodes, node_manifest
 
 BASE = "/apis/careen.dev/v1alpha1"
 NOW = "2026-01-01T00:00:00Z"
@@ -113,7 +114,7 @@ def test_a_machine_tells_its_story_in_one_row(own_plane: ControlPlane, admin: Ap
 def test_an_agents_report_fills_its_columns(
     plane: Cluster, admin: Api, operator_api: Api, agent_api: Callable[[str], Api]
 ) -> None:
-    admin.create("/api/v1/nodes", {"metadata": {"name": "node-1", "annotations": {"kwok.x-k8s.io/node": "fake"}}})
+    create_nodes(admin, [node_manifest("node-1", "zone-a")])
     operator_api.create(f"{BASE}/nodes", document("Node", "node-1", {"assignment": ORDER}))
     status = {
         "slots": {

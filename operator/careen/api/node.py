@@ -93,8 +93,15 @@ class Assignment(
             field=".cause",
         ),
         rule(
-            "self.goal != 'Stage' || !has(self.fromBootID)",
-            "fromBootID must be absent with goal Stage: it is the boot in which goal Activate was written",
+            "self.goal == 'Abort' || has(self.fromBootID) == (self.goal != 'Stage')",
+            "fromBootID must be set with goal Activate and Commit, and absent with goal Stage: "
+            "it is the boot in which goal Activate was written",
+            field=".fromBootID",
+        ),
+        rule(
+            "self.id != oldSelf.id || !has(oldSelf.fromBootID)"
+            " || (has(self.fromBootID) && self.fromBootID == oldSelf.fromBootID)",
+            "fromBootID must stay as it is under one id",
             field=".fromBootID",
         ),
         rule(
