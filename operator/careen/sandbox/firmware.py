@@ -17,7 +17,7 @@ from careen.agent.record import Method
 from careen.disk.boot import boot
 from careen.disk.ext4 import read_ext4_file
 from careen.disk.table import read_slots
-from careen.disk.types import Slot, SlotName
+from careen.disk.types import Slot, SlotName, ToolFailedError
 
 OS_RELEASE = "/etc/os-release"
 FAULT_FILE = "/etc/careen-fault"
@@ -72,8 +72,11 @@ def kexec(folder: Path, name: SlotName) -> Booted:
 
 def _start(folder: Path, slot: Slot, method: Method, reset: Reset | None) -> Booted:
     files = MachineFolder(folder)
-    release = _read_release(files.disk, slot)
-    fault = _read_fault(files.disk, slot)
+    try:
+        release = _read_release(files.disk, slot)
+        fault = _read_fault(files.disk, slot)
+    except (FileNotFoundError, ToolFailedError) as error:
+        raise BootError(f"slot {slot.name} holds no OS: {error}") from error
     shutil.rmtree(files.run, ignore_errors=True)
     files.run.mkdir()
     version = release.get("VERSION_ID", "unknown")
@@ -93,10 +96,7 @@ def _start(folder: Path, slot: Slot, method: Method, reset: Reset | None) -> Boo
 
 
 def _read_release(disk: Path, slot: Slot) -> dict[str, str]:
-    try:
-        text = read_ext4_file(disk, slot.start, OS_RELEASE).decode()
-    except FileNotFoundError as error:
-        raise BootError(f"slot {slot.name} holds no OS: {error}") from error
+    text = read_ext4_file(disk, slot.start, OS_RELEASE).decode()
     pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
     return {key.strip(): value.strip().strip('"') for key, _, value in pairs}
 

@@ -63,7 +63,7 @@ class MachineSettings:
     """From the request for a reboot until the OS is up, in which nothing runs."""
     hang_seconds: float = 3.0
     """How long the watchdog waits for an OS that hangs."""
-    trial_seconds: float = 5.0
+    trial_seconds: float = 20.0
     """How long the trial's timer waits for an agent; it only runs while the slot is not marked good."""
     restart_seconds: float = 1.0
     """From the death of an agent until it is started again."""

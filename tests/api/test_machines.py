@@ -1,0 +1,222 @@
+"""Simulated machines on the real API server. The test plays the operator: it gives orders and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from careen.sandbox.accounts import mint_agent_token
+from careen.sandbox.audit import AuditReader
+from careen.sandbox.client import JSON_PATCH, Api
+from careen.sandbox.controlplane import ControlPlane
+from careen.sandbox.firmware import Fault
+from careen.sandbox.machine import Machine, MachineSettings, create_machine, machine_id_of
+from careen.sandbox.nodes import NODES, create_nodes, node_manifest
+from careen.sandbox.releases import ReleaseServer, Repository
+
+OUR_NODES = "/apis/careen.dev/v1alpha1/nodes"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/careen-system/leases"
+PATIENCE = 60.0
+NAME = "machine-1"
+
+
+@dataclass
+class World:
+    """One machine, its Node, and the releases."""
+
+    api: Api
+    operator: Api
+    machine: Machine
+    server: ReleaseServer
+    orders: int = 0
+
+    @property
+    def node(self) -> dict[str, Any]:
+        return self.api.get(f"{OUR_NODES}/{NAME}")
+
+    @property
+    def step(self) -> dict[str, Any]:
+        step: dict[str, Any] = self.node.get("status", {}).get("step", {})
+        return step
+
+    async def until(self, check: Callable[[], Any], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not await asyncio.to_thread(check):
+            assert time.monotonic() < deadline, f"not within {PATIENCE} s: {what}; {self.node}"
+            await asyncio.sleep(0.05)
+
+    def give(self, goal: str, **changes: Any) -> None:
+        """Set the goal of the current order."""
+        order = {**self.node["spec"]["assignment"], "goal": goal, **changes}
+        self.operator.patch(
+            f"{OUR_NODES}/{NAME}", [{"op": "add", "path": "/spec/assignment", "value": order}], JSON_PATCH
+        )
+
+    def order(self, version: str) -> None:
+        """A new order, with goal Stage."""
+        self.orders += 1
+        entry = self.server.repository.index.releases[version]
+        release = {
+            "repository": self.server.url,
+            "version": version,
+            "digest": entry.digest,
+            "sizeBytes": entry.size_bytes,
+            "path": entry.path,
+        }
+        terms = {
+            "lock": "default",
+            "readySeconds": 0,
+            "verifyTimeoutSeconds": 60,
+            "commitTimeoutSeconds": 3,
+            "onSilence": "Rollback",
+            "bootMethod": "Auto",
+            "drainTimeoutSeconds": 60,
+        }
+        order = {
+            "id": f"order-{self.orders}",
+            "policy": {"name": "p", "uid": "p"},
+            "rollout": "1-x",
+            "release": release,
+            "goal": "Stage",
+            "terms": terms,
+        }
+        self.operator.patch(
+            f"{OUR_NODES}/{NAME}", [{"op": "add", "path": "/spec/assignment", "value": order}], JSON_PATCH
+        )
+
+    async def phase(self, phase: str) -> None:
+        await self.until(
+            lambda: (self.step.get("id"), self.step.get("phase")) == (f"order-{self.orders}", phase), phase
+        )
+
+    async def activate(self) -> None:
+        """Order the boot of what is staged."""
+        await self.phase("Staged")
+        self.give("Activate", fromBootID=self.node["status"]["bootID"])
+
+    async def update(self) -> None:
+        """The whole ladder."""
+        await self.activate()
+        await self.phase("Verifying")
+        self.give("Commit")
+
+
+@pytest.fixture
+def start(own_plane: ControlPlane, admin: Api, operator_api: Api, tmp_path: Path) -> Callable[..., Any]:
+    @asynccontextmanager
+    async def make(**changes: Any) -> AsyncIterator[World]:
+        repository = Repository.create(tmp_path / "releases")
+        for version, fault in (("1.0.0", None), ("2.0.0", None), *((f"2.0.0-{each}", each) for each in Fault)):
+            repository.publish(version, fault)
+        folder = tmp_path / NAME
+        first = repository.image(repository.index.releases["1.0.0"])
+        create_machine(folder, first, "1.0.0", machine_id=machine_id_of(NAME))
+        create_nodes(admin, [node_manifest(NAME, "zone-a")])
+        operator_api.create(
+            OUR_NODES,
+            {
+                "apiVersion": "careen.dev/v1alpha1",
+                "kind": "Node",
+                "metadata": {"name": NAME},
+                "spec": {},
+            },
+        )
+        settings = MachineSettings(
+            name=NAME,
+            folder=str(folder),
+            kubeconfig=str(own_plane.kubeconfig_with_token(mint_agent_token(admin, NAME))),
+            kubelet_kubeconfig=str(own_plane.kubeconfig_for(f"system:node:{NAME}", ["system:nodes"])),
+            boot_seconds=0.2,
+            hang_seconds=0.5,
+            trial_seconds=1.0,
+            restart_seconds=0.2,
+            in_process=True,
+        )
+        server = ReleaseServer(repository)
+        machine = Machine(replace(settings, **changes))
+        async with server.running():
+            life = asyncio.create_task(machine.run())
+            try:
+                world = World(admin, operator_api, machine, server)
+                await world.until(lambda: life.done() or world.node.get("status", {}).get("bootID"), "first status")
+                yield world
+            finally:
+                life.cancel()
+                await asyncio.gather(life, return_exceptions=True)
+
+    return make
+
+
+async def test_a_machine_climbs_the_ladder(start: Any, admin: Api, own_plane: ControlPlane) -> None:
+    async with start() as world:
+        before = world.node["status"]
+        audit = AuditReader(own_plane.audit_log)
+        assert (before["booted"], before["step"]["phase"]) == ("A", "Idle")
+        world.order("2.0.0")
+        await world.update()
+        await world.phase("Committed")
+        status = world.node["status"]
+        assert (status["booted"], status["bootMethod"], status["slots"]["B"]["version"]) == ("B", "Kexec", "2.0.0")
+        assert status["slots"]["B"]["successful"] is True
+        assert status["bootID"] != before["bootID"]
+        core = admin.get(f"{NODES}/{NAME}")["status"]
+        assert core["nodeInfo"]["bootID"] == status["bootID"]
+        assert admin.get(f"{LEASES}/agent-{NAME}")["spec"]["renewTime"]
+        await asyncio.sleep(1.0)
+        theirs = [request for request in audit.read() if request.user.endswith(":careen-agent")]
+        writes = [request for request in theirs if request.is_write and "leases" not in request.resource]
+        assert {(request.resource, request.subresource) for request in writes} == {("nodes", "status")}
+        assert len(writes) <= 6, [str(request) for request in writes]
+        assert sum(request.verb == "list" for request in theirs) == 1, "one list for the one new agent"
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        (Fault.PANIC, "Panic"),
+        (Fault.HANG, "Watchdog"),
+        (Fault.NO_AGENT, "TrialLost"),
+        (Fault.UNHEALTHY, "LocalGate"),
+    ],
+)
+async def test_a_bad_release_brings_the_old_one_back(start: Any, fault: Fault, cause: str) -> None:
+    async with start() as world:
+        world.order(f"2.0.0-{fault}")
+        await world.activate()
+        await world.phase("RolledBack")
+        status = world.node["status"]
+        assert status["step"]["cause"] == cause
+        assert status["booted"] == "A"
+        assert status["slots"]["B"]["priority"] == 0
+        rejected = [entry["cause"] for entry in status.get("rejected", [])]
+        assert rejected == ([] if cause == "TrialLost" else [cause])
+
+
+async def test_an_abort_on_trial_brings_the_old_one_back(start: Any) -> None:
+    async with start() as world:
+        world.order("2.0.0")
+        await world.activate()
+        await world.phase("Verifying")
+        world.give("Abort", cause="People")
+        await world.phase("RolledBack")
+        assert (world.step["cause"], world.step["observedGoal"]) == ("People", "Abort")
+        assert world.node["status"]["rejected"][0]["cause"] == "People"
+
+
+async def test_an_agent_process_that_is_killed_goes_on(start: Any) -> None:
+    async with start(in_process=False, trial_seconds=30.0) as world:
+        world.order("2.0.0")
+        await world.phase("Staged")
+        await world.until(lambda: world.machine.agent, "an agent")
+        os.kill(world.machine.agent.process.pid, signal.SIGKILL)
+        await world.update()
+        await world.phase("Committed")
