@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 
-from . import handover
+from . import handover, planning
 
 
 def bench_handover() -> list[str]:
@@ -18,7 +18,21 @@ def bench_handover() -> list[str]:
     ]
 
 
-BENCHES: dict[str, Callable[[], list[str]]] = {"handover": bench_handover}
+def bench_planning() -> list[str]:
+    """Plans for 100, 1000 and 5000 machines."""
+    lines = []
+    for machines in (100, 1000, 5000):
+        for rolling in (False, True):
+            found = planning.measure(machines, rolling=rolling)
+            what = "half of them waiting" if rolling else "idle"
+            lines.append(
+                f"plan for {machines} machines, {what}: {found.plan_ms:.1f} ms of CPU, "
+                f"{found.ratio:.1f} times reading their JSON ({found.json_ms:.1f} ms)"
+            )
+    return lines
+
+
+BENCHES: dict[str, Callable[[], list[str]]] = {"planning": bench_planning, "handover": bench_handover}
 
 
 def main(names: list[str]) -> int:
