@@ -175,6 +175,18 @@ async def test_back_off_waits_longer_and_longer_up_to_the_cap(fake, session, fai
     task.cancel()
 
 
+async def test_a_server_that_fails_after_a_good_watch_is_not_hammered(fake, session, fail):
+    store, _ = make(session)
+    async with running(store):
+        fake.put("n")
+        await until(lambda: store.objects)
+        fake.faults["watch"].extend([fail(503, "ServiceUnavailable", "no")] * 1000)
+        fake.drop_watches()
+        await asyncio.sleep(1.0)
+        assert 3 <= fake.count("watch") < 8
+        assert not store.live
+
+
 async def test_a_server_that_ends_every_watch_at_once_is_not_hammered(fake, session):
     store, _ = make(session)
     async with running(store):
@@ -286,12 +298,13 @@ async def test_relist_sees_what_a_silent_watch_does_not_and_late_events_do_not_u
     fake.put("n", color="red")
     store, _ = make(session)
     async with running(store):
-        late = fake.put("goes", color="late", tell=False)
+        late = [fake.put("goes", color=color, tell=False) for color in ("late", "later")]
         fake.remove("goes", tell=False)
         fake.put("n", color="blue", tell=False)
         await store.relist(2)
         assert dict(store.objects) == {("", "n"): "blue"}
-        fake.send({"type": "MODIFIED", "object": late})
+        for obj in late:
+            fake.send({"type": "MODIFIED", "object": obj})
         fake.put("other")
         await until(lambda: ("", "other") in store.objects)
         assert ("", "goes") not in store.objects
