@@ -178,6 +178,9 @@ class _Agent:
         else:
             if self._trouble and self._trouble.action == type(step).__name__:
                 self._trouble = None
+            if isinstance(step, WriteJournal) and step.journal.open is None:
+                # The failed request belongs to the order that has ended now.
+                self._request_failed = None
             return True
         return False
 
