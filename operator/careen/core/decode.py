@@ -220,7 +220,7 @@ def decode_policy(obj: Document) -> Policy:
         drain_retry_seconds=drain.get("retrySeconds", 300),
         max_failed=(spec.get("failure") or {}).get("maxFailed", 0),
         resume=_decode_resume((meta.get("annotations") or {}).get(RESUME_ANNOTATION)),
-        rollout=_decode_rollout(status["rollout"]) if status.get("rollout") else None,
+        rollout=_decode_rollout(status["rollout"], meta["uid"]) if status.get("rollout") else None,
         observed_generation=status.get("observedGeneration") or 0,
         conditions={c["type"]: _decode_condition(c) for c in status.get("conditions") or ()},
         counts=status.get("counts") or {},
@@ -255,7 +255,7 @@ def _decode_resume(value: str | None) -> tuple[str, int] | None:
     return (rollout, int(number)) if rollout and number.isdigit() else None
 
 
-def _decode_rollout(rollout: Document) -> Rollout:
+def _decode_rollout(rollout: Document, policy_uid: str) -> Rollout:
     return Rollout(
         id=rollout["id"],
         number=rollout["number"],
@@ -272,6 +272,7 @@ def _decode_rollout(rollout: Document) -> Rollout:
         failed=rollout.get("failed", 0),
         forgiven=rollout.get("forgiven", 0),
         halted_at=parse_instant(rollout.get("haltedAt")),
+        policy_uid=policy_uid,
     )
 
 

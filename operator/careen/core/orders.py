@@ -16,7 +16,7 @@ from .waves import order_id
 
 UNKNOWN_RELEASE = Release("unknown:", "unknown", "sha256:" + "0" * 64, 1, "unknown")
 """Stands in an Abort for an order whose release nobody remembers; the agent undoes from its own journal."""
-MOST_ATTEMPTS = 64
+MOST_ATTEMPTS = 1024
 """How far a lost order's attempt is searched for when its Node was made again."""
 
 
@@ -214,19 +214,18 @@ def _abort(machine: Machine, order: Order, cause: Cause, reason: Reason, message
 
 def give_order(machine: Machine, core: CoreNode, policy: Policy, rollout: Rollout) -> SetOrder | str:
     """A new order with goal Stage, or a sentence why the last one has to be heard out first."""
-    attempt, lost = 0, 0
+    attempt, lost = _next_attempt(machine, core, rollout), 0
     last = machine.order
-    if last is not None and last.rollout == rollout.id:
+    if last is not None and rollout.gave(last):
         heard = machine.acknowledged or machine.phase in TERMINAL
         if last.goal == "Abort" and last.cause == Cause.PEOPLE and not heard:
             return "the agent has not acknowledged the abort yet"
-        attempt = last.attempt + 1
         lost = last.lost_attempts + (machine.phase == "RolledBack" and machine.step.cause in LOST)
     terms = policy.terms
     if machine.boot_method not in (None, "Auto"):
         terms = replace(terms, boot_method=machine.boot_method or terms.boot_method)
     order = Order(
-        id=order_id(core.uid, rollout.id, attempt),
+        id=order_id(core.uid, rollout, attempt),
         attempt=attempt,
         lost_attempts=lost,
         retry=machine.retry,
@@ -242,6 +241,22 @@ def give_order(machine: Machine, core: CoreNode, policy: Policy, rollout: Rollou
     return SetOrder(machine.name, machine.uid, machine.resource_version, order)
 
 
+def _next_attempt(machine: Machine, core: CoreNode, rollout: Rollout) -> int:
+    """The next attempt counts on for the life of the Node, also across rollouts, so that no id comes back.
+
+    A Node that was made again knows no last order; what its agent tells of the one before stands in for it.
+    """
+    if machine.order is not None:
+        return machine.order.attempt + 1
+    known = _find_attempt(machine.step.id, core, rollout) if machine.step.id else None
+    return 0 if known is None else known + 1
+
+
+def _find_attempt(order: str, core: CoreNode, rollout: Rollout) -> int | None:
+    """Which attempt of this rollout the order was."""
+    return next((n for n in range(MOST_ATTEMPTS) if order_id(core.uid, rollout, n) == order), None)
+
+
 def _reissue(view: View, machine: Machine, core: CoreNode) -> Look:
     """The Node was made again while its machine was on a trial: the same order again, or Abort (rule 10)."""
     step = machine.step
@@ -249,15 +264,15 @@ def _reissue(view: View, machine: Machine, core: CoreNode) -> Look:
     rollout = view.progress[policy.name].rollout if policy is not None else None
     message = "the Node was made again during a trial; its order is issued again"
     if policy is not None and rollout is not None and view.progress[policy.name].stored:
-        for attempt in range(MOST_ATTEMPTS):
-            if order_id(core.uid, rollout.id, attempt) == step.id:
-                given = give_order(replace(machine, order=None), core, policy, rollout)
-                assert isinstance(given, SetOrder)
-                # Activating was reported in the boot before the trial; in the trial that boot id is no longer known.
-                before = machine.boot_id if step.phase == "Activating" else "unknown"
-                order = replace(given.order, id=step.id, attempt=attempt, goal="Activate", from_boot_id=before)
-                look = Look(explain(machine, policy.name, "Activating", Reason.ACTIVATING, message))
-                return replace(look, actions=(replace(given, order=order),))
+        attempt = _find_attempt(step.id, core, rollout)
+        if attempt is not None:
+            given = give_order(replace(machine, order=None), core, policy, rollout)
+            assert isinstance(given, SetOrder)
+            # Activating was reported in the boot before the trial; in the trial that boot id is no longer known.
+            before = machine.boot_id if step.phase == "Activating" else "unknown"
+            order = replace(given.order, id=step.id, attempt=attempt, goal="Activate", from_boot_id=before)
+            look = Look(explain(machine, policy.name, "Activating", Reason.ACTIVATING, message))
+            return replace(look, actions=(replace(given, order=order),))
     order = _nameless_order(view, machine)
     look = Look(explain(machine, policy.name if policy else None, "Activating", Reason.GIVING_BACK, message))
     return replace(look, actions=(SetOrder(machine.name, machine.uid, machine.resource_version, order),))

@@ -81,13 +81,14 @@ def _begin(fleet: Fleet, policy: Policy, release: Release, now: float) -> Rollou
         wave=0,
         wave_names=names,
         wave_bounds=bounds,
+        policy_uid=policy.uid,
     )
 
 
 def find_failure(machine: Machine, rollout: Rollout) -> Failure | None:
     """The failure of this rollout that the machine's last order shows, if it failed."""
     order = machine.order
-    if order is None or order.rollout != rollout.id or not machine.closed or not machine.owns_step:
+    if order is None or not rollout.gave(order) or not machine.closed or not machine.owns_step:
         return None
     cause = machine.step.cause
     if machine.phase == "RolledBack" and counts(cause, order.lost_attempts):

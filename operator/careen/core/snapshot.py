@@ -162,6 +162,8 @@ class Machine:
         order = self.order
         if order is None or self.phase in TERMINAL:
             return True
+        if self.phase == "Idle" and self.acknowledged:
+            return True  # The agent's journal knows that this order has ended before it was activated.
         if order.goal == "Abort" and (order.from_boot_id is None or self.phase not in ON_TRIAL):
             return True
         return self.phase == "Failed" and order.from_boot_id is not None and self.acknowledged
@@ -289,6 +291,12 @@ class Rollout:
     failed: int = 0
     forgiven: int = 0
     halted_at: float | None = None
+    policy_uid: str = ""
+    """UID of the policy; a policy made again counts from 1 again, so the id alone does not tell its rollouts apart."""
+
+    def gave(self, order: Order) -> bool:
+        """Whether the order is one of this rollout's."""
+        return order.rollout == self.id and order.policy_uid == self.policy_uid
 
 
 @dataclass(frozen=True, slots=True)

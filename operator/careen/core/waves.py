@@ -11,9 +11,9 @@ LAST_BOUND = "g"
 """Above every hexadecimal hash."""
 
 
-def order_id(core_uid: str, rollout: str, attempt: int) -> str:
+def order_id(core_uid: str, rollout: Rollout, attempt: int) -> str:
     """Identity of an order: nothing in it is random, so a new leader gives the same order the same id."""
-    return hashlib.sha256(f"{core_uid}/{rollout}/{attempt}".encode()).hexdigest()[:20]
+    return hashlib.sha256(f"{core_uid}/{rollout.policy_uid}/{rollout.id}/{attempt}".encode()).hexdigest()[:20]
 
 
 def rank(core_uid: str, rollout: str) -> str:

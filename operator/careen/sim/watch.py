@@ -1,0 +1,399 @@
+"""The independent watch: invariants of design.md section 6, from the true state and from raw documents.
+
+It shares no decision with the core: what is in flight, unavailable or allowed is written down here once more. People
+can take the floor from under an invariant (free the lock of a machine in flight, delete a lock or a core Node); such a
+machine is excused until it is granted again, and only it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from careen.agent.step import Journal, OpenOrder
+from careen.api.meta import CONTROL_PLANE_LABEL, CORDONED_ANNOTATION
+from careen.core.actions import Action, Evict, SetOrder, WriteLock
+from careen.disk.types import SlotName
+
+from .api import Item, Refused
+from .schedule import BrokenError
+
+if TYPE_CHECKING:
+    from .machine import Machine
+    from .operator import Basis
+    from .world import World
+
+COUNTED = ("Panic", "Watchdog", "LocalGate", "GateFailed", "Silence", "People")
+PEOPLE = "people"
+
+
+class Watch:
+    """Sees every write and every step; raises BrokenError at the first that breaks an invariant."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.excused: set[str] = set()
+        self.lost_journals: set[str] = set()
+        self.cordoned_by: dict[str, str] = {}
+        self.trial_boots: dict[str, int] = {}
+        self.verdicts: dict[tuple[str, str], str] = {}
+        self.endings: dict[tuple[str, str], str] = {}
+        self.committed: set[str] = set()
+        self.condemned: dict[tuple[str, str], int] = {}
+        self._basis: Basis | None = None
+        self._lock_before: Item | None = None
+        self._accepted: set[str] = set()
+        self.grants = self.commits = self.rollbacks = 0
+        world.api.listeners.append(self._see_write)
+
+    # The disk (invariants 2 and 3).
+
+    def see_disk(self, machine: Machine) -> None:
+        """After each change of a disk: any reset boots a complete, verified slot."""
+        name = machine.disk.choose()
+        if name is None or self.world.find_release(machine.disk[name].content or "") is None:
+            raise BrokenError(f"invariant 3: a reset of {machine.name} would boot {name}: {machine.disk}")
+
+    def see_slot_write(self, machine: Machine, name: SlotName) -> None:
+        """Before a slot is written."""
+        if name is machine.booted:
+            raise BrokenError(f"invariant 2: {machine.name} writes its booted slot {name}")
+        if not machine.disk[machine.booted].attributes.good:
+            raise BrokenError(f"invariant 2: {machine.name} writes slot {name} while the booted one is not good")
+
+    def see_arming(self, machine: Machine, name: SlotName) -> None:
+        """Before a slot is armed."""
+        self.see_slot_write(machine, name)
+        digest, opened = machine.disk[name].content, machine.journal.open if machine.journal else None
+        if opened is None or digest != opened.digest:
+            raise BrokenError(f"{machine.name} arms slot {name} with {digest} for {opened}")
+        if self.condemned.get((machine.machine_id, digest), -1) >= self._retry_of(machine):
+            raise BrokenError(f"invariant 4: {machine.name} tries {digest} again, which it rejected")
+        if opened.order not in self._accepted:
+            raise BrokenError(f"rule 3: {machine.name} arms for {opened.order} without a word from the API server")
+
+    def see_mark(self, machine: Machine, name: SlotName) -> None:
+        """Before a slot is marked good."""
+        if name is not machine.booted or machine.disk[name].attributes.priority == 0:
+            raise BrokenError(f"{machine.name} marks slot {name} good: {machine.disk}, booted {machine.booted}")
+
+    def see_abandon(self, machine: Machine, name: SlotName) -> None:
+        """Before the trial's slot is given up."""
+        if name is not machine.booted or not machine.disk[name.other].attributes.good:
+            raise BrokenError(f"invariant 3: {machine.name} gives up slot {name}: {machine.disk}")
+
+    def see_boot(self, machine: Machine) -> None:
+        """After a boot: what runs is complete, and no order has more than one trial boot."""
+        slot = machine.disk[machine.booted]
+        machine.note(f"boots slot {machine.booted} {slot.version} ({slot.attributes}), fault {machine.fault}")
+        if self.world.find_release(slot.content or "") is None:
+            raise BrokenError(f"invariant 3: {machine.name} booted {machine.booted}: {machine.disk}")
+        opened = machine.journal.open if machine.journal else None
+        if opened is None or slot.attributes.successful:
+            return
+        self.trial_boots[opened.order] = self.trial_boots.get(opened.order, 0) + 1
+        if self.trial_boots[opened.order] > 1:
+            raise BrokenError(f"rule 6: order {opened.order} was activated twice on {machine.name}")
+
+    # The journal (rules 5 and 6, invariant 4).
+
+    def see_activation(self, machine: Machine, order: str) -> None:
+        """The API server accepts an activation: the lock must be held for it."""
+        self._accepted.add(order)
+        holders = [h for item in self.world.api.objects["RebootLock"].values() for h in _holders(item)]
+        if not any(h.get("order") == order for h in holders) and machine.name not in self.excused:
+            raise BrokenError(f"invariant 1: {machine.name} is activated for {order} without a lock: {holders}")
+
+    def see_journal(self, machine: Machine, journal: Journal) -> None:
+        """Before the journal is replaced."""
+        opened = journal.open
+        if opened is not None and opened.verdict is not None:
+            self._see_verdict(machine, opened)
+        known = {end.order for end in machine.journal.ended} if machine.journal else set()
+        for end in journal.ended:
+            if end.order in known:
+                continue
+            verdict = self.verdicts.get((machine.machine_id, end.order))
+            if end.phase == "Committed" and verdict == "ROLLBACK":
+                raise BrokenError(f"rule 6: {end.order} on {machine.name} was ROLLBACK and ends {end.phase}")
+            if end.phase == "Committed":
+                self.commits += 1
+            if end.phase == "RolledBack":
+                self._see_rollback(machine, journal, end.order, end.cause)
+
+    def forget_journal(self, machine: Machine) -> None:
+        """The journal is lost, and with it what it promised."""
+        self.lost_journals.add(machine.machine_id)
+        self.condemned = {key: retry for key, retry in self.condemned.items() if key[0] != machine.machine_id}
+        self.trial_boots.clear()
+
+    def _see_verdict(self, machine: Machine, opened: OpenOrder) -> None:
+        key = (machine.machine_id, opened.order)
+        verdict = str(opened.verdict)
+        first = self.verdicts.setdefault(key, verdict)
+        if first != verdict and machine.machine_id not in self.lost_journals:
+            raise BrokenError(f"rule 6: the verdict on {opened.order} was {first} and becomes {verdict}")
+        was = machine.journal.open.verdict if machine.journal and machine.journal.open else None
+        if verdict != "COMMIT" or was == "COMMIT" or machine.disk[machine.booted].attributes.successful:
+            return
+        timeout = self.world.schedule.now - machine.boot_at >= opened.commit_timeout_seconds
+        alone = opened.on_silence == "Commit" and timeout and not machine.api_answered
+        if machine.fault == "unhealthy" or not (alone or opened.order in self.committed):
+            raise BrokenError(f"invariant 4: {machine.name} commits {opened.order}, fault {machine.fault}, {alone=}")
+
+    def _see_rollback(self, machine: Machine, journal: Journal, order: str, cause: str | None) -> None:
+        self.rollbacks += 1
+        opened = machine.journal.open if machine.journal else None
+        lost = cause in ("TrialLost", "JournalLost") and opened is not None and opened.lost_attempts >= 1
+        if opened is not None and (cause in COUNTED or lost):
+            self.condemned[machine.machine_id, opened.digest] = self._retry_of(machine)
+        calm = self.world.setting.calm and cause not in ("People", "Withdrawn")
+        if calm and opened is not None:
+            known = self.world.find_release(opened.digest)
+            if known is not None and known.fault is None:
+                raise BrokenError(f"invariant 9: {machine.name} rolled back the healthy {opened.version}: {cause}")
+
+    def _retry_of(self, machine: Machine) -> int:
+        item = self.world.api.get("Node", machine.name)
+        return (item.spec.get("retry") or 0) if item is not None else 0
+
+    # The API server.
+
+    def expect(self, action: Action, basis: Basis) -> None:
+        """An action of an operator arrives now; it was planned from `basis`."""
+        self._basis = basis
+        self._lock_before = self.world.api.get("RebootLock", action.name) if isinstance(action, WriteLock) else None
+
+    def done(self, action: Action, answer: Item | Refused) -> None:
+        """And this came of it."""
+        basis, before = self._basis, self._lock_before
+        self._basis = self._lock_before = None
+        if basis is None or not isinstance(answer, Item):
+            return
+        match action:
+            case WriteLock():
+                assert before is not None
+                self._check_grants(action, basis, answer)
+                self._check_freed(basis, before, answer)
+            case SetOrder():
+                self._check_order(action, answer)
+            case Evict():
+                self._check_eviction(action, basis)
+
+    def _check_order(self, action: SetOrder, answer: Item) -> None:
+        order, machine = action.order, self.world.machines.get(action.name)
+        if machine is None:
+            return
+        if order.goal == "Activate" and not any(
+            h.get("order") == order.id for item in self.world.api.objects["RebootLock"].values() for h in _holders(item)
+        ):
+            if machine.name not in self.excused and answer.status.get("step", {}).get("id") != order.id:
+                raise BrokenError(f"invariant 1: goal Activate for {machine.name} without the lock")
+        if order.goal == "Commit":
+            self.committed.add(order.id)
+            ready = machine.ready_at.get(machine.boot_id)
+            told = answer.status.get("bootID")
+            if told == machine.boot_id and (
+                ready is None or self.world.schedule.now < ready + order.terms.ready_seconds - 0.01
+            ):
+                raise BrokenError(f"invariant 4: goal Commit for {machine.name}, Ready since {ready}")
+        if order.goal == "Abort" and order.cause == "GateFailed" and machine.up:
+            since = self.world.schedule.now - machine.boot_at
+            if since < order.terms.verify_timeout_seconds and answer.status.get("bootID") == machine.boot_id:
+                raise BrokenError(f"rule 7: GateFailed for {machine.name} {since:.0f} s after its boot")
+
+    def _check_eviction(self, action: Evict, basis: Basis) -> None:
+        core = basis.objects["CoreNode"].get(action.node)
+        if core is None or not core.spec.get("unschedulable"):
+            raise BrokenError(f"pods of {action.node} are evicted while it is schedulable")
+
+    def _check_grants(self, action: WriteLock, basis: Basis, lock: Item) -> None:
+        holders = _holders(lock)
+        if not action.granted:
+            return
+        self.grants += len(action.granted)
+        if len(holders) > lock.spec["max"]:
+            raise BrokenError(f"invariant 1: {len(holders)} holders of {lock.name}, max {lock.spec['max']}")
+        if len({h["id"] for h in holders}) != len(holders):
+            raise BrokenError(f"two holders of one name in {lock.name}: {holders}")
+        self.excused -= set(action.granted)
+        down = self._find_down(basis)
+        fresh = {name for name in action.granted if name not in down}
+        self._check_control_plane(basis, down, set(action.granted))
+        for policy in basis.objects["UpdatePolicy"].values():
+            members = self._find_members(basis, policy)
+            for what, names, limit in self._list_budgets(basis, policy, members):
+                now_down = names & (down | basis.granted)
+                if fresh & names and len(now_down) > limit:
+                    raise BrokenError(
+                        f"invariant 1: {sorted(now_down)} of {what} unavailable, at most {limit}; granted {action.granted}"
+                    )
+                ours = (names & self._down_by_us()) - self.excused
+                if fresh & names and len(ours - self._broken_at_grant()) > limit:
+                    raise BrokenError(f"invariant 1: {sorted(ours)} of {what} are down by us, at most {limit}")
+
+    def _check_control_plane(self, basis: Basis, down: set[str], granted: set[str]) -> None:
+        cores = basis.objects["CoreNode"]
+        planes = {name for name, item in cores.items() if CONTROL_PLANE_LABEL in item.doc["metadata"]["labels"]}
+        ours = (planes & self._down_by_us()) - self.excused
+        if granted & planes and len(ours) > 1:
+            raise BrokenError(f"invariant 1: control-plane machines {sorted(ours)} are down by us")
+        if (granted - down) & planes and len(planes & (down | basis.granted)) > 1:
+            raise BrokenError(f"invariant 1: control-plane machines {sorted(planes & (down | granted))} are down")
+
+    def _list_budgets(self, basis: Basis, policy: Item, members: set[str]) -> list[tuple[str, set[str], int]]:
+        strategy = policy.spec.get("strategy") or {}
+        selected = {name for name in members if self._selects(basis, policy, name)}
+        budgets = [(policy.name, members, _limit(strategy.get("maxUnavailable", 1), len(selected)))]
+        for topology in strategy.get("topology") or ():
+            zones: dict[str, set[str]] = {}
+            for name in members:
+                core = basis.objects["CoreNode"].get(name)
+                if core is not None:
+                    zones.setdefault(core.doc["metadata"]["labels"].get(topology["key"], ""), set()).add(name)
+            budgets += [(f"zone {z}", names, _limit(topology["maxUnavailable"], len(names))) for z, names in zones.items()]
+        return budgets
+
+    def _selects(self, basis: Basis, policy: Item, name: str) -> bool:
+        core = basis.objects["CoreNode"].get(name)
+        wanted = (policy.spec.get("selector") or {}).get("matchLabels") or {}
+        return core is not None and all(core.doc["metadata"]["labels"].get(k) == v for k, v in wanted.items())
+
+    def _find_members(self, basis: Basis, policy: Item) -> set[str]:
+        members = {name for name in basis.objects["Node"] if self._selects(basis, policy, name)}
+        for name, node in basis.objects["Node"].items():
+            order = node.spec.get("assignment")
+            if order and order["policy"]["uid"] == policy.uid and is_in_flight(node):
+                members.add(name)
+        return members
+
+    def _find_down(self, basis: Basis) -> set[str]:
+        """The one definition of unavailable, as the plan could see it."""
+        held = {h["id"] for item in basis.objects["RebootLock"].values() for h in _holders(item)}
+        down = set(basis.silent)
+        for name, node in basis.objects["Node"].items():
+            core = basis.objects["CoreNode"].get(name)
+            if core is None or not _is_ready(core) or core.spec.get("unschedulable"):
+                down.add(name)
+            if is_in_flight(node) or name in held:
+                down.add(name)
+        return down
+
+    def _down_by_us(self) -> set[str]:
+        """What is truly down because of us: holders, and machines whose agents have begun."""
+        held = {
+            h["id"] for item in self.world.api.objects["RebootLock"].values() for h in _holders(item) if h.get("order")
+        }
+        return held | {m.name for m in self.world.machines.values() if m.journal is not None and m.journal.open}
+
+    def _broken_at_grant(self) -> set[str]:
+        return {
+            h["id"]
+            for item in self.world.api.objects["RebootLock"].values()
+            for h in _holders(item)
+            if h.get("unavailableAtGrant")
+        }
+
+    def _check_freed(self, basis: Basis, before: Item, after: Item) -> None:
+        """Invariant 7: a holder of the operator leaves only on evidence."""
+        kept = {(h["id"], h.get("order")) for h in _holders(after)}
+        for holder in _holders(before):
+            if (holder["id"], holder.get("order")) in kept:
+                continue
+            machine = self.world.machines.get(holder["id"])
+            if not holder.get("order"):
+                raise BrokenError(f"invariant 7: the operator freed {holder['id']}, held by {holder.get('by')}")
+            if machine is None or holder["id"] in self.excused:
+                continue
+            self._check_evidence(basis, machine, holder)
+
+    def _check_evidence(self, basis: Basis, machine: Machine, holder: Mapping[str, Any]) -> None:
+        order, node = holder["order"], self.world.api.get("Node", machine.name)
+        opened = machine.journal.open if machine.journal else None
+        told = node.status.get("step") or {} if node is not None else {}
+        if opened is not None and opened.order == order:
+            raise BrokenError(f"invariant 7: {machine.name} was freed while its journal is open for {order}")
+        if told.get("id") == order and told.get("phase") in ("Activating", "Verifying"):
+            raise BrokenError(f"invariant 7: {machine.name} was freed in phase {told['phase']} of {order}")
+        assignment = node.spec.get("assignment") or {} if node is not None else {}
+        if assignment.get("id") == order and assignment["goal"] in ("Activate", "Commit") and "error" not in told:
+            if told.get("phase") not in ("Committed", "RolledBack"):
+                raise BrokenError(f"invariant 7: {machine.name} was freed with goal {assignment['goal']}: {told}")
+        core = basis.objects["CoreNode"].get(machine.name)
+        ended = told.get("id") == order and told.get("phase") in ("Committed", "RolledBack")
+        if core is None or not ended:
+            return
+        if core.doc["metadata"].get("annotations", {}).get(CORDONED_ANNOTATION) == order:
+            raise BrokenError(f"rule 9: {machine.name} was freed before it was uncordoned")
+        if not holder.get("unavailableAtGrant") and not _is_ready(core):
+            raise BrokenError(f"rule 9: {machine.name} was freed while it was not Ready")
+
+    def _see_write(self, before: Item | None, after: Item | None, by: str) -> None:
+        item = after if after is not None else before
+        assert item is not None
+        if item.kind == "CoreNode":
+            self._see_core(before, after, by)
+        if item.kind == "RebootLock" and by == PEOPLE and before is not None:
+            left = {h["id"] for h in _holders(after)} if after is not None else set()
+            self.excused |= {h["id"] for h in _holders(before) if h.get("order")} - left
+        if item.kind == "Node" and after is not None:
+            self._see_phase(after)
+
+    def _see_core(self, before: Item | None, after: Item | None, by: str) -> None:
+        if after is None:
+            assert before is not None
+            self.excused.add(before.name)
+            self.cordoned_by.pop(before.name, None)
+            return
+        name = after.name
+        was = bool(before and before.spec.get("unschedulable"))
+        now = bool(after.spec.get("unschedulable"))
+        if by == "operator" and before is not None and was and now and before.doc["metadata"] is not None:
+            mark = (after.doc["metadata"].get("annotations") or {}).get(CORDONED_ANNOTATION)
+            had = (before.doc["metadata"].get("annotations") or {}).get(CORDONED_ANNOTATION)
+            if mark is not None and mark != had:
+                raise BrokenError(f"invariant 6: {name} was cordoned already, and the operator put its mark on it")
+        if was and not now and by == "operator" and self.cordoned_by.get(name) == PEOPLE:
+            raise BrokenError(f"invariant 6: the operator uncordoned {name}, which people had cordoned")
+        if now and not was:
+            self.cordoned_by[name] = by
+        if was and not now:
+            self.cordoned_by.pop(name, None)
+
+    def _see_phase(self, node: Item) -> None:
+        """A verdict that was told stays."""
+        step = node.status.get("step") or {}
+        if step.get("phase") not in ("Committed", "RolledBack"):
+            return
+        machine = self.world.machines.get(node.name)
+        key = (machine.machine_id if machine else "", step["id"])
+        first = self.endings.setdefault(key, step["phase"])
+        if first != step["phase"] and key[0] not in self.lost_journals:
+            raise BrokenError(f"rule 6: {step['id']} on {node.name} was {first} and is {step['phase']}")
+
+
+def is_in_flight(node: Item) -> bool:
+    """Whether goal Activate was written and the order has not ended, by design.md's words."""
+    order, step = node.spec.get("assignment"), node.status.get("step") or {}
+    on_trial = step.get("phase") in ("Activating", "Verifying")
+    if not order or step.get("id") != order["id"]:
+        if on_trial and step.get("id"):
+            return True
+        return bool(order) and "fromBootID" in order and order["goal"] != "Abort"
+    if "fromBootID" not in order or step["phase"] in ("Committed", "RolledBack"):
+        return False
+    if order["goal"] == "Abort":
+        return on_trial
+    return not (step["phase"] == "Failed" and step.get("observedGoal") == order["goal"])
+
+
+def _holders(lock: Item) -> list[dict[str, Any]]:
+    return lock.status.get("holders") or []
+
+
+def _is_ready(core: Item) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in core.status.get("conditions") or ())
+
+
+def _limit(limit: int | str, total: int) -> int:
+    return limit if isinstance(limit, int) else max(1, total * int(limit[:-1]) // 100)
