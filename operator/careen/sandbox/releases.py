@@ -37,7 +37,7 @@ class ServerFault(StrEnum):
     WRONG_BYTES = "wrong-bytes"
     """One byte of the image is another one."""
     TOO_LARGE = "too-large"
-    """It sends more than the image."""
+    """It sends more than the image, without a length."""
     SLOW = "slow"
     """It sends 64 KiB every fifth of a second."""
     DOWN = "down"
@@ -164,7 +164,9 @@ class ReleaseServer:
             data = data[:-1] + bytes([data[-1] ^ 1])
         elif fault is ServerFault.TOO_LARGE:
             data += bytes(_SLOW_BLOCK)
-        response = web.StreamResponse(headers={"Content-Length": str(len(data))})
+        # Too much comes without a length: only who counts the bytes can notice.
+        length = {} if fault is ServerFault.TOO_LARGE else {"Content-Length": str(len(data))}
+        response = web.StreamResponse(headers=length)
         await response.prepare(request)
         if fault in (ServerFault.TRUNCATED, ServerFault.STALLED):
             await response.write(data[: len(data) // 2])
