@@ -92,6 +92,10 @@ class Unreachable(ApiError):
         self.maybe_done = maybe_done
 
 
+class Stalled(Unreachable):
+    """A watch on which nothing came for too long: its connection is dead, or there was nothing to say."""
+
+
 class ConfigError(Exception):
     """A kubeconfig or service account that can't be used; the message says which file and what is wrong."""
 

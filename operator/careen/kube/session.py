@@ -19,7 +19,7 @@ from yarl import URL
 
 from careen.kube.clock import ServerClock
 from careen.kube.credentials import Endpoint, load_endpoint
-from careen.kube.errors import ApiError, ConfigError, Unreachable, error_from
+from careen.kube.errors import ApiError, ConfigError, Stalled, Unreachable, error_from
 from careen.kube.resources import describe_request
 
 MERGE_PATCH = "application/merge-patch+json"
@@ -167,7 +167,7 @@ class Session:
 
         `stall`: seconds without a byte (headers included) after which the stream counts as dead. `on_open` is called
         when the server has accepted the watch. Raises ApiError for a refusal or an ERROR event in the stream (410 is
-        Gone in both), Unreachable for a broken, stalled or overlong stream.
+        Gone in both), Stalled for a silent stream, Unreachable for a broken or overlong one.
         """
         started = time.monotonic()
         code = 0
@@ -190,6 +190,8 @@ class Session:
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
             if code == 0:
                 self._record("GET", path, 0, started, watch=True)
+            elif isinstance(error, TimeoutError):
+                raise Stalled(f"nothing came for {stall:g} s", method="WATCH", path=path) from error
             raise _unreachable(error, "WATCH", path) from error
 
     async def _exchange(

@@ -18,7 +18,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-from careen.kube.errors import ApiError, Gone, ServerError
+from careen.kube.errors import ApiError, Gone, ServerError, Stalled
 from careen.kube.resources import Resource
 from careen.kube.retry import retry_idempotent
 from careen.kube.session import Session
@@ -32,6 +32,8 @@ WATCH_SECONDS = 300
 STALL_SECONDS = 75.0
 # A watch that the server ended as agreed and that is open again this soon has missed nothing and counts as unbroken.
 ROLLOVER_SECONDS = 2.0
+# What arrives this soon after a watch was opened had happened before.
+BACKLOG_SECONDS = 1.0
 FIRST_BACKOFF = 0.2
 # A stream that lived this long, or brought an event, clears the back-off.
 HEALTHY_SECONDS = 5.0
@@ -117,6 +119,7 @@ class Store(Generic[T]):
         self._open = False
         self._opened_at: float | None = None
         self._ended_at: float | None = None
+        self._suspect = False
         self._failures = 0
         self.live_since: float | None = None
         self.last_event: float | None = None
@@ -182,6 +185,11 @@ class Store(Generic[T]):
                 # Ended by the server as agreed: the version held is where the next one goes on.
                 self._close(agreed=True)
                 self._failures = 0 if self._was_healthy() else self._failures + 1
+            except Stalled:
+                # Without bookmarks (etcd may send none for minutes) a quiet kind looks like a dead connection. The
+                # next watch tells them apart by what it brings at once.
+                self._close(agreed=True)
+                self._suspect, self._failures = True, 0
             except Gone as error:
                 self._close(agreed=False)
                 logger.info("%s: history is gone, listing again: %s", self._path, error.message)
@@ -267,6 +275,11 @@ class Store(Generic[T]):
 
     def _take_event(self, kind: str, obj: dict[str, Any], start: int) -> None:
         self.last_event = time.monotonic()
+        if self._suspect and kind != "BOOKMARK":
+            self._suspect = False
+            if self.last_event - (self._opened_at or 0.0) < BACKLOG_SECONDS:
+                # This is what the stalled watch should have brought: it was dead, and there was a gap.
+                self.live_since = self._opened_at
         version = int(obj["metadata"]["resourceVersion"])
         if version < start:
             raise Gone(410, "Expired", f"the watch from {start} brought version {version}: data was restored")

@@ -135,6 +135,20 @@ async def test_a_stalled_stream_is_left(fake, session):
         assert fake.count("list") == 1
 
 
+async def test_a_quiet_watch_without_bookmarks_is_no_gap_but_a_dead_one_is(fake, session):
+    fake.put("n", color="red")
+    store, _ = make(session, stall=0.3)
+    async with running(store):
+        since = store.live_since
+        await until(lambda: fake.count("watch") == 4)
+        assert store.live
+        assert store.live_since == since
+        fake.put("n", color="blue", tell=False)
+        await until(lambda: store.objects["", "n"] == "blue", 2)
+        assert store.live_since > since
+        assert fake.count("list") == 1
+
+
 async def test_live_and_live_since_tell_a_gap_from_a_rollover(fake, session, fail):
     store, _ = make(session)
     async with running(store):
