@@ -173,7 +173,7 @@ def _judge_trial(view: View, machine: Machine, core: CoreNode, order: Order) -> 
     blocker = find_blocker(view, machine, core)
     commit = SetOrder(machine.name, machine.uid, machine.resource_version, replace(order, goal="Commit"))
     if blocker is None:
-        stored = machine.note.settled_since if machine.note and machine.note.state == "Verifying" else None
+        stored = settled_since(view, machine)
         settled = stored if stored is not None else view.now
         ready_at = settled + order.terms.ready_seconds
         message = f"{order.release.version} runs; Ready since the boot"
@@ -190,6 +190,14 @@ def _judge_trial(view: View, machine: Machine, core: CoreNode, order: Order) -> 
     return Look(
         explain(machine, order.policy, "Verifying", Reason.VERIFYING, blocker, until=deadline), wake_at=deadline
     )
+
+
+def settled_since(view: View, machine: Machine) -> float | None:
+    """Since when all gates have passed, as stored under this very hold; an older instant is of an earlier trial."""
+    note, own = machine.note, view.fleet.own_holder(machine)
+    if note is None or own is None or note.state != "Verifying" or note.settled_since is None:
+        return None
+    return note.settled_since if note.settled_since >= own[1].since else None
 
 
 def find_blocker(view: View, machine: Machine, core: CoreNode) -> str | None:

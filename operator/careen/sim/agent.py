@@ -185,6 +185,8 @@ class Agent:
             case WriteJournal(journal):
                 machine.world.watch.see_journal(machine, journal)
                 machine.journal = journal
+                if journal.open is None:
+                    self.request_failed = None
             case InvalidateSlot(name):
                 machine.world.watch.see_slot_write(machine, name)
                 disk[name].record = disk[name].version = None
@@ -214,6 +216,8 @@ class Agent:
     def _reboot(self, step: RequestReboot) -> None:
         if self.machine.world.dice.chance(self.machine.world.crash_share):
             self.request_failed = "kexec: the image was refused"
+            self._note_trouble(step, Fault("Boot", self.request_failed))
+            self._think_soon()
             return
         self.machine.reboot(step.method, step.slot)
 
@@ -239,6 +243,10 @@ class Agent:
             self._after(duration / 2, self._report_progress, step, write)
         self._after(duration, self._end_staging, step)
 
+    def _note_trouble(self, step: Step, fault: Fault) -> None:
+        order, now = current_order(self._view()), self.machine.world.schedule.now - self.machine.boot_at
+        self.trouble = next_trouble(self.trouble, order, type(step).__name__, fault, now=now)
+
     def _report_progress(self, step: StageImage, write: WriteStatus) -> None:
         if self._staging is step and self.machine.reaches_api:
             self._apply(write)
@@ -253,8 +261,7 @@ class Agent:
         if fault in ("no-fetch", "corrupt") or machine.world.dice.chance(machine.world.crash_share):
             slot.content = GARBAGE if fault == "corrupt" else None
             problem = Fault("Integrity" if fault == "corrupt" else "Transfer", "the image did not come as promised")
-            order, now = current_order(self._view()), machine.world.schedule.now - machine.boot_at
-            self.trouble = next_trouble(self.trouble, order, "StageImage", problem, now=now)
+            self._note_trouble(step, problem)
         else:
             slot.content = slot.record = step.digest
             slot.version, self.checked[step.slot], self.refuted[step.slot] = step.version, "stage", None
