@@ -102,7 +102,7 @@ async def wait_for_kinds(session: Session) -> None:
         await asyncio.sleep(2.0)
 
 
-def build_registry(operator: Operator) -> kopf.OperatorRegistry:
+def build_registry(operator: Operator, work: asyncio.Task[None]) -> kopf.OperatorRegistry:
     """kopf's part: login, a wake-up for each event of a policy or a lock, and the probe. It keeps no state for us."""
     registry = kopf.OperatorRegistry()
     settings = operator.settings
@@ -114,6 +114,12 @@ def build_registry(operator: Operator) -> kopf.OperatorRegistry:
     @kopf.on.startup(registry=registry)
     async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
         configure_kopf(settings)
+
+    @kopf.on.cleanup(registry=registry)
+    async def end_work(**_: Any) -> None:
+        # After a signal kopf waits for tasks that it does not know, then cancels them one by one in any order.
+        work.cancel()
+        await asyncio.wait({work})
 
     @kopf.on.event(GROUP, VERSION, "updatepolicies", registry=registry)
     @kopf.on.event(GROUP, VERSION, "rebootlocks", registry=registry)
@@ -181,7 +187,7 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
         work = asyncio.create_task(operator.run(), name="operator")
         frame = asyncio.create_task(
             kopf.operator(
-                registry=build_registry(operator),
+                registry=build_registry(operator, work),
                 settings=kopf.OperatorSettings(),
                 clusterwide=True,
                 standalone=True,
