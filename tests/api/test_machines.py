@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import random
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,13 +17,17 @@ from typing import Any
 
 import pytest
 
+from careen.agent.imagehost import MachineFolder
+from careen.disk.boot import preview
+from careen.disk.ext4 import read_ext4_file
 from careen.sandbox.accounts import mint_agent_token
 from careen.sandbox.audit import AuditReader
 from careen.sandbox.client import JSON_PATCH, Api
 from careen.sandbox.controlplane import ControlPlane
-from careen.sandbox.firmware import Fault
+from careen.sandbox.firmware import OS_RELEASE, Fault
 from careen.sandbox.machine import Machine, MachineSettings, create_machine, machine_id_of
 from careen.sandbox.nodes import NODES, create_nodes, node_manifest
+from careen.sandbox.processes import kill, spawn
 from careen.sandbox.releases import ReleaseServer, Repository
 
 OUR_NODES = "/apis/careen.dev/v1alpha1/nodes"
@@ -37,6 +44,7 @@ class World:
     operator: Api
     machine: Machine
     server: ReleaseServer
+    life: asyncio.Task[None]
     orders: int = 0
 
     @property
@@ -146,7 +154,7 @@ def start(own_plane: ControlPlane, admin: Api, operator_api: Api, tmp_path: Path
         async with server.running():
             life = asyncio.create_task(machine.run())
             try:
-                world = World(admin, operator_api, machine, server)
+                world = World(admin, operator_api, machine, server, life)
                 await world.until(lambda: life.done() or world.node.get("status", {}).get("bootID"), "first status")
                 yield world
             finally:
@@ -220,3 +228,72 @@ async def test_an_agent_process_that_is_killed_goes_on(start: Any) -> None:
         os.kill(world.machine.agent.process.pid, signal.SIGKILL)
         await world.update()
         await world.phase("Committed")
+
+
+async def test_a_release_that_is_well_on_the_second_try_only(start: Any, admin: Api) -> None:
+    version = f"2.0.0-{Fault.UNHEALTHY_ONCE}"
+    async with start() as world:
+        world.order(version)
+        await world.activate()
+        await world.phase("RolledBack")
+        world.order(version)
+        await world.phase("Failed")
+        assert world.step["error"]["class"] == "Refused"
+        admin.patch(f"{OUR_NODES}/{NAME}", {"spec": {"retry": 1}})
+        await world.update()
+        await world.phase("Committed")
+
+
+async def test_power_cuts_at_any_moment_end_on_a_complete_slot(start: Any, tmp_path: Path) -> None:
+    rng = random.Random(7)
+    async with start(in_process=False, trial_seconds=30.0, boot_seconds=0.1) as world:
+        world.life.cancel()
+        await asyncio.gather(world.life, return_exceptions=True)
+        settings = tmp_path / "settings.json"
+        world.machine.settings.save(settings)
+        command = [sys.executable, "-m", "careen.sandbox.machine", str(settings)]
+        operator = asyncio.create_task(climb_for_ever(world))
+        for _ in range(6):
+            power = await asyncio.to_thread(spawn, "machine", command, tmp_path / "machine.log")
+            await asyncio.sleep(rng.uniform(0.5, 4.0))
+            await asyncio.to_thread(kill, [power])
+            await world.until(lambda: is_unused(world.machine.folder), "the agent's end")
+            chosen = preview(world.machine.folder.disk)
+            assert chosen is not None
+            assert read_ext4_file(world.machine.folder.disk, chosen.start, OS_RELEASE)
+        power = await asyncio.to_thread(spawn, "machine", command, tmp_path / "machine.log")
+        try:
+            seen = world.orders
+            await world.until(lambda: world.orders > seen + 1, "orders end again when the power stays on")
+        finally:
+            operator.cancel()
+            await asyncio.gather(operator, return_exceptions=True)
+            await asyncio.to_thread(kill, [power])
+
+
+async def climb_for_ever(world: World) -> None:
+    """Order one release after the other, each as far as it goes."""
+    world.order("2.0.0")
+    while True:
+        await asyncio.sleep(0.05)
+        node = await asyncio.to_thread(lambda: world.node)
+        order, status = node["spec"]["assignment"], node["status"]
+        step = status.get("step", {})
+        if step.get("id") != order["id"]:
+            continue
+        if order["goal"] == "Stage" and step["phase"] == "Staged":
+            world.give("Activate", fromBootID=status["bootID"])
+        elif order["goal"] == "Activate" and step["phase"] == "Verifying":
+            world.give("Commit")
+        elif step["phase"] in ("Committed", "RolledBack"):
+            world.order("1.0.0" if order["release"]["version"] == "2.0.0" else "2.0.0")
+
+
+def is_unused(folder: MachineFolder) -> bool:
+    """Whether no agent has the machine open."""
+    with (folder.state / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True

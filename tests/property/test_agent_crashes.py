@@ -364,7 +364,7 @@ def climb(api: Api) -> None:
 
 @pytest.mark.parametrize("block", range(8))
 def test_every_order_ends_on_a_complete_slot(block: int) -> None:
-    for seed in range(block * 150, block * 150 + 150):
+    for seed in range(block * 75, block * 75 + 75):
         machine, api, _ = drive(seed, chance=0.06)
         step, order = api.step, api.node["spec"]["assignment"]
         told = f"seed {seed}: {step}, {order['goal']}, {machine.journal}, {machine.slots}"
