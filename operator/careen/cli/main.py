@@ -78,10 +78,10 @@ def explain_error(error: Exception) -> str | None:
         return f"{error.message}" if error.status else f"no answer from the API server: {error.message}"
     if isinstance(error, CommandError | ConfigError):
         return str(error)
-    # Only the sandbox raises it, and importing that room costs more than most verbs take.
-    binaries = sys.modules.get("careen.sandbox.binaries")
-    if binaries is not None and isinstance(error, binaries.SandboxError):
-        return str(error)
+    # Only the sandbox raises these, and importing that room costs more than most verbs take.
+    for module, name in (("careen.sandbox.binaries", "SandboxError"), ("careen.sandbox.client", "ApiError")):
+        if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
+            return str(error)
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     return None

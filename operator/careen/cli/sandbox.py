@@ -123,6 +123,30 @@ def publish(
     typer.echo(entry.digest)
 
 
+@app.command()
+def demo(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the table.")] = False,
+    svg: Annotated[
+        Path | None,
+        typer.Option("--svg", metavar="FILE", help="Write the picture of it into this file.", dir_okay=False),
+    ] = None,
+) -> None:
+    """Update six machines, then watch a broken release stop at the first of them. Exit code 0 if all was observed."""
+    from rich.console import Console
+
+    from careen.sandbox.demo import MACHINES, ZONES
+    from careen.sandbox.picture import show_demo
+    from careen.sandbox.up import Sandbox, SandboxOptions
+
+    with _until_signal(), Sandbox(SandboxOptions(machines=MACHINES, zones=ZONES), report=_report) as sandbox:
+        result = show_demo(sandbox, None if as_json else Console(), svg)
+        if as_json:
+            typer.echo(json.dumps(result.dump(), indent=2))
+        if result.ok:
+            return
+    raise typer.Exit(1)
+
+
 @contextmanager
 def _until_signal() -> Iterator[threading.Event]:
     """An event that SIGINT and SIGTERM set. Before the sandbox is ready they end its start instead."""
