@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from careen.api.meta import AGENT_LEASE_PREFIX, SWITCH_CONFIGMAP
@@ -50,18 +51,17 @@ class World:
         self._verifying: dict[str, float] = {}
         self._verifying_live: float | None = None
         namespace = settings.namespace
-        self.machines: Store[Machine] = Store(session, NODES, decode=decode_machine, on_change=self._changed)
-        self.cores: Store[CoreNode] = Store(session, CORE_NODES, decode=decode_core_node, on_change=self._core_changed)
-        self.policies: Store[Policy] = Store(session, POLICIES, decode=decode_policy, on_change=self._changed)
-        self.locks: Store[Lock] = Store(session, LOCKS, decode=decode_lock, on_change=self._changed)
-        self.pods: Store[Pod] = Store(
-            session, PODS, decode=decode_pod, field_selector=LIVE_PODS, on_change=self._pod_changed
+        # A machine that went while we were cut off holds its lock until we look again: look again soon.
+        store = partial(Store, session, max_backoff=1.0)
+        self.machines: Store[Machine] = store(NODES, decode=decode_machine, on_change=self._changed)
+        self.cores: Store[CoreNode] = store(CORE_NODES, decode=decode_core_node, on_change=self._core_changed)
+        self.policies: Store[Policy] = store(POLICIES, decode=decode_policy, on_change=self._changed)
+        self.locks: Store[Lock] = store(LOCKS, decode=decode_lock, on_change=self._changed)
+        self.pods: Store[Pod] = store(PODS, decode=decode_pod, field_selector=LIVE_PODS, on_change=self._pod_changed)
+        self.leases: Store[AgentLease] = store(
+            LEASES, decode=decode_agent_lease, namespace=namespace, on_change=self._lease_changed
         )
-        self.leases: Store[AgentLease] = Store(
-            session, LEASES, decode=decode_agent_lease, namespace=namespace, on_change=self._lease_changed
-        )
-        self.switch: Store[bool] = Store(
-            session,
+        self.switch: Store[bool] = store(
             CONFIGMAPS,
             decode=read_switch,
             namespace=namespace,

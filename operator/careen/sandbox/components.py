@@ -109,6 +109,8 @@ def etcd(program: Path, files: Files, ports: Ports) -> list[str]:
         "--name=sandbox",
         f"--data-dir={files.etcd_data}",
         "--unsafe-no-fsync",
+        # Without it the API server sends no bookmarks for quiet kinds, and watchers take their streams for dead.
+        "--watch-progress-notify-interval=5s",
         f"--listen-client-urls={client}",
         f"--advertise-client-urls={client}",
         f"--listen-peer-urls={peer}",
