@@ -46,6 +46,8 @@ class Budgets:
                 self._policies.setdefault(name, []).append(snapshot.policies[policy_name])
         self._down_by_policy = {name: len(names & self._down) for name, names in fleet.members.items()}
         self._domains: dict[tuple[str, str], dict[str, set[str]]] = {}
+        self._spent: dict[tuple[str, str, str], Refusal] = {}
+        """Refusals that hold for every machine of a policy or domain until the next grant."""
 
     def refuse(self, machine: Machine) -> Refusal | None:
         """Why the machine may not go down now; None when every budget has room.
@@ -68,6 +70,7 @@ class Budgets:
         if machine.name in self._down:
             return
         self._down.add(machine.name)
+        self._spent.clear()
         for policy in self._policies.get(machine.name, ()):
             self._down_by_policy[policy.name] += 1
 
@@ -88,25 +91,32 @@ class Budgets:
         down = self._down_by_policy[policy.name]
         if down < limit:
             return None
-        names = sorted(self._fleet.members[policy.name] & self._down)
-        return Refusal(
-            Reason.BUDGET_SPENT,
-            f"{down} of at most {limit} machines of policy {policy.name} are unavailable: {name_some(names)}",
-        )
+        key = (policy.name, "", "")
+        if key not in self._spent:
+            names = sorted(self._fleet.members[policy.name] & self._down)
+            self._spent[key] = Refusal(
+                Reason.BUDGET_SPENT,
+                f"{down} of at most {limit} machines of policy {policy.name} are unavailable: {name_some(names)}",
+            )
+        return self._spent[key]
 
     def _refuse_topology(self, policy: Policy, machine: Machine) -> Refusal | None:
         for key, limit in policy.topology:
             domains = self._domains_of(policy, key)
             value = self._domain(key, machine.name)
+            if (policy.name, key, value) in self._spent:
+                return self._spent[policy.name, key, value]
             names = domains.get(value, set())
             down = names & self._down
             allowed = resolve_limit(limit, len(names))
             if len(down) >= allowed:
-                return Refusal(
+                refusal = Refusal(
                     Reason.TOPOLOGY_BUDGET_SPENT,
                     f"{len(down)} of at most {allowed} machines with {key}={value or 'unset'} are unavailable: "
                     f"{name_some(sorted(down))}",
                 )
+                self._spent[policy.name, key, value] = refusal
+                return refusal
         return None
 
     def _domains_of(self, policy: Policy, key: str) -> dict[str, set[str]]:

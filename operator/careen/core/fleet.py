@@ -14,6 +14,8 @@ class Fleet:
     """Indexes over a snapshot."""
 
     snapshot: Snapshot
+    cores: Mapping[str, CoreNode]
+    """Core Nodes by machine, but for those that another machine took the name of."""
     selected: Mapping[str, tuple[str, ...]]
     """Machines by policy: those that its selector matches."""
     members: Mapping[str, frozenset[str]]
@@ -27,7 +29,10 @@ class Fleet:
 
     def own_holder(self, machine: Machine) -> tuple[Lock, Holder] | None:
         """The lock that the operator holds for this machine, if any."""
-        return next(((lock, holder) for lock, holder in self.held.get(machine.name, ()) if holder.order), None)
+        for pair in self.held.get(machine.name, ()):
+            if pair[1].order:
+                return pair
+        return None
 
     def policy_of(self, machine: Machine) -> Policy | None:
         """The one policy that selects the machine; None without one, or with several (PolicyConflict)."""
@@ -36,15 +41,16 @@ class Fleet:
 
     def core_of(self, machine: Machine) -> CoreNode | None:
         """The core Node of the machine, unless another machine took its name."""
-        core = self.snapshot.core_nodes.get(machine.name)
-        return core if core is not None and not is_gone(machine, core) else None
+        return self.cores.get(machine.name)
 
 
 def is_gone(machine: Machine, core: CoreNode | None) -> bool:
     """Whether the machine is gone: its core Node is absent, or has another UID and another machine id."""
     if core is None:
         return True
-    return bool(machine.core_uid) and not same_machine(
+    if not machine.core_uid or machine.core_uid == core.uid:
+        return False
+    return not same_machine(
         machine.core_uid, machine.core_machine_id, core.uid, core.machine_id
     )
 
@@ -56,7 +62,12 @@ def same_machine(uid: str, machine_id: str, other_uid: str, other_machine_id: st
 
 def survey(snapshot: Snapshot) -> Fleet:
     """Index a snapshot."""
-    selected, owners = _select(snapshot)
+    cores = {
+        name: core
+        for name, machine in snapshot.machines.items()
+        if (core := snapshot.core_nodes.get(name)) is not None and not is_gone(machine, core)
+    }
+    selected, owners = _select(snapshot, cores)
     members = {name: set(names) for name, names in selected.items()}
     by_uid = {policy.uid: name for name, policy in snapshot.policies.items()}
     for machine in snapshot.machines.values():
@@ -65,11 +76,12 @@ def survey(snapshot: Snapshot) -> Fleet:
     held = _match_holders(snapshot)
     unavailable = {}
     for name, machine in snapshot.machines.items():
-        why = explain_unavailable(snapshot, machine, bool(held.get(name)))
+        why = explain_unavailable(snapshot, machine, cores.get(name), name in held)
         if why is not None:
             unavailable[name] = why
     return Fleet(
         snapshot=snapshot,
+        cores=cores,
         selected=selected,
         members={name: frozenset(names) for name, names in members.items()},
         owners=owners,
@@ -78,10 +90,9 @@ def survey(snapshot: Snapshot) -> Fleet:
     )
 
 
-def explain_unavailable(snapshot: Snapshot, machine: Machine, holds: bool) -> str | None:
-    """Why a machine is unavailable, in words; None when it is available."""
-    core = snapshot.core_nodes.get(machine.name)
-    if core is None or is_gone(machine, core):
+def explain_unavailable(snapshot: Snapshot, machine: Machine, core: CoreNode | None, holds: bool) -> str | None:
+    """Why a machine is unavailable, in words; None when it is available. core: None when the machine is gone."""
+    if core is None:
         return "its core Node is absent"
     if machine.name in snapshot.silent:
         return "its agent is silent"
@@ -101,14 +112,16 @@ def speaks_protocol(machine: Machine) -> bool:
     return machine.protocol is not None and machine.protocol <= PROTOCOL
 
 
-def _select(snapshot: Snapshot) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+def _select(
+    snapshot: Snapshot, cores: Mapping[str, CoreNode]
+) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
     selected: dict[str, list[str]] = {name: [] for name in snapshot.policies}
     owners: dict[str, tuple[str, ...]] = {}
     policies = sorted(snapshot.policies.values(), key=lambda policy: policy.name)
     for name in sorted(snapshot.machines):
         machine = snapshot.machines[name]
-        core = snapshot.core_nodes.get(name)
-        if core is None or is_gone(machine, core):
+        core = cores.get(name)
+        if core is None:
             continue
         names = tuple(p.name for p in policies if matches(p.selector, core.labels, machine.labels))
         if names:

@@ -64,6 +64,6 @@ def _is_slow(view: View, machine: Machine, note: Note | None) -> bool:
     return since is not None and view.now >= since + PATIENCE
 
 
-def holds_in_draft(drafts: dict[str, LockDraft], name: str) -> bool:
-    """Whether the machine holds a lock in this plan's drafts; its note must not get in the way of its next order."""
-    return any(holder.id == name for draft in drafts.values() for holder in draft.lock.holders)
+def list_holders(drafts: dict[str, LockDraft]) -> frozenset[str]:
+    """Who holds a lock in this plan's drafts; their notes must not get in the way of their next orders."""
+    return frozenset(holder.id for draft in drafts.values() for holder in draft.lock.holders)

@@ -10,7 +10,7 @@ from .budgets import Budgets, Refusal
 from .fleet import survey
 from .gates import ACTIVATE_GATES, STAGE_GATES, Candidate, first_refusal
 from .locks import LockDraft, draft_locks
-from .notes import holds_in_draft, write_note
+from .notes import list_holders, write_note
 from .orders import advance, give_order, sweep_mark
 from .rollouts import Progress, assess
 from .selectors import matches
@@ -31,10 +31,15 @@ class Draft:
     actions: list[Action] = field(default_factory=list)
     wakes: list[float] = field(default_factory=list)
 
+    def explain(self, name: str, explanation: Explanation) -> None:
+        """Replace what is said of a machine."""
+        look = self.looks[name]
+        self.looks[name] = Look(explanation, look.actions, look.wants, look.wake_at, look.settled_since)
+
     def explain_wait(self, machine: Machine, policy: Policy, refusal: Refusal) -> None:
         """Record why a machine waits."""
         explanation = explain(machine, policy.name, "Waiting", refusal.reason, refusal.message, until=refusal.until)
-        self.looks[machine.name] = replace(self.looks[machine.name], explanation=explanation)
+        self.explain(machine.name, explanation)
         if refusal.until is not None:
             self.wakes.append(refusal.until)
 
@@ -169,9 +174,7 @@ def _stage(draft: Draft) -> None:
         if refusal is not None:
             draft.explain_wait(machine, policy, refusal)
             if refusal.reason == Reason.RELEASE_REJECTED:
-                look = draft.looks[machine.name]
-                failed = replace(look.explanation, state="Failed")
-                draft.looks[machine.name] = replace(look, explanation=failed)
+                draft.explain(machine.name, replace(draft.looks[machine.name].explanation, state="Failed"))
             continue
         assert progress.rollout is not None
         given = give_order(machine, view.snapshot.core_nodes[machine.name], policy, progress.rollout)
@@ -181,15 +184,13 @@ def _stage(draft: Draft) -> None:
         staging[policy.name] += 1
         draft.actions.append(given)
         message = f"writes {progress.rollout.release.version} to the passive slot"
-        explanation = explain(machine, policy.name, "Staging", Reason.STAGING, message)
-        draft.looks[machine.name] = replace(draft.looks[machine.name], explanation=explanation)
+        draft.explain(machine.name, explain(machine, policy.name, "Staging", Reason.STAGING, message))
 
 
 def _explain_done(draft: Draft, machine: Machine, policy: Policy, progress: Progress) -> None:
     assert progress.rollout is not None
     message = f"runs {progress.rollout.release.version}"
-    explanation = explain(machine, policy.name, "UpToDate", Reason.UP_TO_DATE, message)
-    draft.looks[machine.name] = replace(draft.looks[machine.name], explanation=explanation)
+    draft.explain(machine.name, explain(machine, policy.name, "UpToDate", Reason.UP_TO_DATE, message))
 
 
 def _sweep(view: View) -> list[Action]:
@@ -217,8 +218,9 @@ def _write_policies(view: View, explanations: tuple[Explanation, ...]) -> list[A
 
 def _write_notes(draft: Draft) -> list[WriteNote]:
     notes = []
+    holding = list_holders(draft.locks)
     for name, look in draft.looks.items():
-        if holds_in_draft(draft.locks, name) and look.explanation.state not in ("Draining", "Verifying"):
+        if name in holding and look.explanation.state not in ("Draining", "Verifying"):
             continue
         if look.explanation.state == "Draining" and not draft.view.snapshot.pods.get(name):
             continue  # Nothing to move: the note would only stand in the way of the next order.

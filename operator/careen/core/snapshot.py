@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from careen.api.meta import CONTROL_PLANE_LABEL
 
+_derive = object.__setattr__
 TERMINAL = frozenset({"Committed", "RolledBack"})
 ON_TRIAL = frozenset({"Activating", "Verifying"})
 
@@ -131,33 +132,40 @@ class Machine:
     step: Step = Step()
     rejected: tuple[tuple[str, int], ...] = ()
     note: Note | None = None
+    owns_step: bool = field(init=False, repr=False, compare=False)
+    """Whether the agent's step answers the current order."""
+    phase: str = field(init=False, repr=False, compare=False)
+    """Phase of the current order; Idle while the agent has not answered it."""
+    acknowledged: bool = field(init=False, repr=False, compare=False)
+    """Whether the agent has acted on the last goal of the current order."""
+    orphaned: bool = field(init=False, repr=False, compare=False)
+    """Whether the agent is on a trial for an order that this Node does not hold (the Node was made again)."""
+    closed: bool = field(init=False, repr=False, compare=False)
+    """Whether nothing more can come of the current order, so that its lock needs no further word of the agent."""
+    in_flight: bool = field(init=False, repr=False, compare=False)
+    """Whether goal Activate was written and the order has not ended; or an open step lost its order."""
+
+    def __post_init__(self) -> None:
+        """Derive, once a version of the object and not at each of the many questions of each plan."""
+        order, step = self.order, self.step
+        owns_step = order is not None and step.id == order.id
+        _derive(self, "owns_step", owns_step)
+        _derive(self, "phase", step.phase if owns_step else "Idle")
+        acknowledged = owns_step and order is not None and step.observed_goal == order.goal
+        _derive(self, "acknowledged", acknowledged)
+        _derive(self, "orphaned", step.id != "" and not owns_step and step.phase in ON_TRIAL)
+        _derive(self, "closed", self._is_closed())
+        activated = order is not None and order.from_boot_id is not None
+        _derive(self, "in_flight", (activated and not self.closed) or self.orphaned)
 
     @property
     def reported(self) -> bool:
         """Whether an agent has ever written this Node's status."""
         return bool(self.boot_id)
 
-    @property
-    def owns_step(self) -> bool:
-        """Whether the agent's step answers the current order."""
-        return self.order is not None and self.step.id == self.order.id
-
-    @property
-    def phase(self) -> str:
-        """Phase of the current order; Idle while the agent has not answered it."""
-        return self.step.phase if self.owns_step else "Idle"
-
-    @property
-    def acknowledged(self) -> bool:
-        """Whether the agent has acted on the last goal of the current order."""
-        return self.owns_step and self.order is not None and self.step.observed_goal == self.order.goal
-
-    @property
-    def closed(self) -> bool:
-        """Whether nothing more can come of the current order, so that its lock needs no further word of the agent.
-
-        An Abort that finds no Activating in the very same version of the object is final: the agent's own
-        write of Activating tests the goal (rule 3), so it can't be accepted any more.
+    def _is_closed(self) -> bool:
+        """An Abort that finds no Activating in the very same version of the object is final: the agent's own write of
+        Activating tests the goal (rule 3), so it can't be accepted any more.
         """
         order = self.order
         if order is None or self.phase in TERMINAL:
@@ -167,18 +175,6 @@ class Machine:
         if order.goal == "Abort" and (order.from_boot_id is None or self.phase not in ON_TRIAL):
             return True
         return self.phase == "Failed" and order.from_boot_id is not None and self.acknowledged
-
-    @property
-    def in_flight(self) -> bool:
-        """Whether goal Activate was written and the order has not ended; or an open step lost its order."""
-        if self.order is not None and self.order.from_boot_id is not None and not self.closed:
-            return True
-        return self.orphaned
-
-    @property
-    def orphaned(self) -> bool:
-        """Whether the agent is on a trial for an order that this Node does not hold (the Node was made again)."""
-        return self.step.id != "" and not self.owns_step and self.step.phase in ON_TRIAL
 
     def runs(self, release: Release) -> bool:
         """Whether the release is booted and marked good."""

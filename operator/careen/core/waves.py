@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 
 from .snapshot import CoreNode, Machine, Policy, Rollout, Wave
 
@@ -16,6 +17,7 @@ def order_id(core_uid: str, rollout: Rollout, attempt: int) -> str:
     return hashlib.sha256(f"{core_uid}/{rollout.policy_uid}/{rollout.id}/{attempt}".encode()).hexdigest()[:20]
 
 
+@lru_cache(maxsize=65_536)
 def rank(core_uid: str, rollout: str) -> str:
     """Place of a machine in a rollout: a hash, so that no machine is the canary every time."""
     return hashlib.sha256(f"{core_uid}/{rollout}".encode()).hexdigest()[:16]
@@ -52,6 +54,8 @@ def draw_waves(
 
 def wave_of(rollout: Rollout, policy: Policy, machine: Machine, core: CoreNode) -> int:
     """Index of the machine's wave. Machines that joined after the rollout began are in the last one."""
+    if len(rollout.wave_bounds) == 1:
+        return 0
     for index, (name, bound) in enumerate(zip(rollout.wave_names, rollout.wave_bounds, strict=True)):
         if not bound and any(wave.name == name and machine.name in wave.node_names for wave in policy.waves):
             return index

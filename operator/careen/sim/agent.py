@@ -55,6 +55,8 @@ class Agent:
         self.machine = machine
         self.alive = False
         self.life = self._ticket = 0
+        self.due = 0.0
+        """When the last change of the Node arrives here: the watch keeps their order."""
         self._forget()
 
     def _forget(self) -> None:

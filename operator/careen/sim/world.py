@@ -194,7 +194,9 @@ class World:
             replica.hear(before, after)
         machine = self.machines.get(item.name) if item.kind == "Node" else None
         if machine is not None:
-            self.schedule.after(self.dice.wait(0.15), machine.agent.hear, after)
+            agent = machine.agent
+            agent.due = max(agent.due, self.schedule.now + self.dice.wait(0.15))
+            self.schedule.after(agent.due - self.schedule.now, agent.hear, after)
 
 
 def run_seed(seed: int, *, tracing: bool = False) -> Outcome:
