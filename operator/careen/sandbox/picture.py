@@ -19,6 +19,7 @@ from careen import __version__
 from careen.api.meta import NAMESPACE
 from careen.core.decode import decode_lock, decode_machine
 from careen.core.lines import Line, read_line
+from careen.core.snapshot import TERMINAL
 from careen.kube.resources import CORE_NODES, LOCKS, NODES
 from careen.kube.session import Session
 from careen.sandbox.binaries import SandboxError
@@ -37,7 +38,9 @@ from careen.sandbox.up import Sandbox
 from careen.sandbox.witness import Document, Witness, testify
 
 REFRESH_SECONDS = 0.2
-SVG_WIDTH = 118
+SVG_WIDTH = 128
+WIDE = 110
+"""Columns from which on the table also shows the slots' attributes and the sentences."""
 COLOURS = {
     "UpToDate": "green",
     "Waiting": "yellow",
@@ -61,6 +64,7 @@ class Picture:
         self._started = time.monotonic()
         self._turns: list[str] = []
         self._told: dict[str, tuple[str, ...]] = {}
+        self._ended: set[tuple[str, str, str]] = set()
         self._scene: RenderableType | None = None
         self._scene_down = 0
 
@@ -78,6 +82,7 @@ class Picture:
         with live as screen:
             while True:
                 down = frozenset(latest(witness).unavailable)
+                self._notice(witness)
                 self._remember(witness, down)
                 if screen is not None:
                     screen.update(self.draw(witness, down), refresh=True)
@@ -87,20 +92,23 @@ class Picture:
 
     def draw(self, witness: Witness, down: frozenset[str]) -> RenderableType:
         """The machines as they are, and the story so far."""
-        table = Table(title=self._title, title_style="bold", expand=True, caption=self._count(len(down)))
+        caption = f"{len(down)} of {MAX_UNAVAILABLE} down (▼)"
+        table = Table(title=self._title, title_style="bold", expand=True, caption=caption)
+        wide = self._console is None or self._console.width >= WIDE
         for header in ("zone", "machine", "slot A", "slot B", "step", "reason"):
             table.add_column(header, no_wrap=True)
-        table.add_column("why", ratio=1, overflow="ellipsis", no_wrap=True)
+        if wide:
+            table.add_column("why", ratio=1, overflow="ellipsis", no_wrap=True)
         cores, nodes = witness.live[CORE_NODES], witness.live[NODES]
         for zone, name in sorted((zone_label(cores.get(name)), name) for name in nodes):
             document = nodes[name]
             line = _line(witness, document)
             mark = Text("▼ ", "red") if name in down else Text("● ", "green")
             step = f"{line.wanted} {line.phase}" if line.wanted else "-"
-            slots = (_draw_slot(document, letter) for letter in "AB")
-            colour = COLOURS.get(line.state, "")
-            cells = (Text(step), Text(line.reason, colour), Text(line.message, "dim"))
-            table.add_row(zone, mark + Text(name), *slots, *cells)
+            slots = (_draw_slot(document, letter, marks=wide) for letter in "AB")
+            cells = (Text(step), Text(line.reason, COLOURS.get(line.state, "")))
+            why = (Text(line.message, "dim"),) if wide else ()
+            table.add_row(zone, mark + Text(name), *slots, *cells, *why)
         return Group(table, Panel(Text("\n".join(self._turns)), title="what has happened", title_align="left"))
 
     def save(self, path: Path, result: list[str]) -> None:
@@ -111,7 +119,7 @@ class Picture:
         console.print(Panel(Text("\n".join(result)), title="at the end", title_align="left"))
         drawn = console.export_svg(title="careen sandbox demo", unique_id="careen")
         # Fonts would be fetched from the net by everybody who looks at the picture.
-        path.write_text(re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL), encoding="utf-8")
+        path.write_text(re.sub(r"@font-face \{.*?\}|<!--.*?-->", "", drawn, flags=re.DOTALL), encoding="utf-8")
 
     def finish(self, lines: list[str]) -> None:
         """Print the figures."""
@@ -135,8 +143,19 @@ class Picture:
                 text = f"{seconds:5.1f} s  {name}: runs {line.version or '-'}, {line.phase}, {line.reason}"
                 self._console.print(text, markup=False, highlight=False)
 
-    def _count(self, down: int) -> str:
-        return f"{down} down now (▼)"
+    def _notice(self, witness: Witness) -> None:
+        """Tell when a machine has come to the end of an order."""
+        for name, document in sorted(witness.live[NODES].items()):
+            machine = decode_machine(document)
+            end = (name, machine.step.id, machine.phase)
+            if not machine.owns_step or machine.phase not in TERMINAL or end in self._ended:
+                continue
+            self._ended.add(end)
+            version = machine.order.release.version if machine.order is not None else ""
+            if machine.phase == "Committed":
+                self.tell(f"{name} runs {version}, marked good")
+            else:
+                self.tell(f"{name} is back from {version}: {machine.step.cause}")
 
 
 def show_demo(sandbox: Sandbox, console: Console | None, svg: Path | None = None) -> Result:
@@ -173,12 +192,13 @@ def _line(witness: Witness, document: Document) -> Line:
     return read_line(decode_machine(document), document, locks)
 
 
-def _draw_slot(document: Document, letter: str) -> Text:
+def _draw_slot(document: Document, letter: str, *, marks: bool) -> Text:
     status = document.get("status") or {}
     slot = (status.get("slots") or {}).get(letter)
     if slot is None:
         return Text("-")
     booted = status.get("booted") == letter
     text = f"{'▶' if booted else ' '} {slot.get('version') or 'empty':<6}"
-    marks = f" P{slot['priority']} T{slot['tries']} S{int(slot['successful'])}"
-    return Text(text, "bold" if booted else "") + Text(marks, "dim")
+    drawn = Text(text, "bold" if booted else "")
+    attributes = f" P{slot['priority']} T{slot['tries']} S{int(slot['successful'])}"
+    return drawn + Text(attributes, "dim") if marks else drawn

@@ -56,6 +56,7 @@ def choose_running(kubeconfig: Path | None = None) -> Running:
     if len(found) == 1:
         return found[0]
     if not found:
-        raise SandboxError("no sandbox is up: start one by `careen sandbox up`")
+        which = f"no sandbox with the kubeconfig {kubeconfig}" if kubeconfig is not None else "no sandbox"
+        raise SandboxError(f"{which} is up: start one by `careen sandbox up`")
     names = ", ".join(each.kubeconfig for each in found)
     raise SandboxError(f"{len(found)} sandboxes are up: name one by --kubeconfig, one of {names}")
