@@ -44,6 +44,8 @@ from .world import World
 logger = logging.getLogger(__name__)
 
 MOST_IN_FLIGHT = 64
+MOST_NOTES_IN_FLIGHT = 2
+"""Notes are for people: a burst of them must not stand before a grant at the API server."""
 STALE_HOLD = 0.5
 """Seconds that an object is left alone after a failed precondition, if no newer version of it is seen before."""
 FIRST_BACKOFF, LAST_BACKOFF = 0.5, 30.0
@@ -76,6 +78,7 @@ class Executor:
         self._may_write = may_write
         self._reporting = Reporting("careen.dev/operator", identity)
         self._slots = asyncio.Semaphore(MOST_IN_FLIGHT)
+        self._note_slots = asyncio.Semaphore(MOST_NOTES_IN_FLIGHT)
         self._running: dict[Target, asyncio.Task[None]] = {}
         self._events: set[asyncio.Task[bool]] = set()
         self._holds: dict[Target, Hold] = {}
@@ -111,7 +114,7 @@ class Executor:
         name = type(action).__name__
         outcome = "failed"
         try:
-            async with self._slots:
+            async with self._note_slots if isinstance(action, WriteNote) else self._slots:
                 if not self._may_write():
                     outcome = "refused"
                     return

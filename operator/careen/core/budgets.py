@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from careen.api.reasons import Reason
 
-from .fleet import Fleet
+from .fleet import Fleet, explain_unavailable
 from .snapshot import Machine, Policy
 
 CAPACITY = frozenset({Reason.BUDGET_SPENT, Reason.TOPOLOGY_BUDGET_SPENT, Reason.CONTROL_PLANE_BUDGET, Reason.LOCK_FULL})
@@ -30,14 +30,20 @@ def resolve_limit(limit: int | str, total: int) -> int:
 class Budgets:
     """What is left of all budgets; grants of one plan take from it, so that they see one another."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, freed: frozenset[str] = frozenset()) -> None:
+        """`freed`: machines whose last place in a lock is given up by the very write that grants the next ones."""
         self._fleet = fleet
-        self._down = set(fleet.unavailable)
         snapshot = fleet.snapshot
+        back = {
+            name
+            for name in freed
+            if explain_unavailable(snapshot, snapshot.machines[name], snapshot.core_nodes.get(name), False) is None
+        }
+        self._down = set(fleet.unavailable) - back
         self._control_plane = {name for name, core in snapshot.core_nodes.items() if core.control_plane}
         self._taken = {
             name
-            for name in self._control_plane & set(snapshot.machines)
+            for name in (self._control_plane & set(snapshot.machines)) - freed
             if fleet.held.get(name) or snapshot.machines[name].in_flight
         }
         self._policies: dict[str, list[Policy]] = {}

@@ -50,9 +50,7 @@ def is_gone(machine: Machine, core: CoreNode | None) -> bool:
         return True
     if not machine.core_uid or machine.core_uid == core.uid:
         return False
-    return not same_machine(
-        machine.core_uid, machine.core_machine_id, core.uid, core.machine_id
-    )
+    return not same_machine(machine.core_uid, machine.core_machine_id, core.uid, core.machine_id)
 
 
 def same_machine(uid: str, machine_id: str, other_uid: str, other_machine_id: str) -> bool:

@@ -28,6 +28,8 @@ class Draft:
     looks: dict[str, Look]
     locks: dict[str, LockDraft]
     budgets: Budgets
+    freeing: str | None = None
+    """The only lock that may grant in this plan, because its freed places are counted as free; None: any."""
     actions: list[Action] = field(default_factory=list)
     wakes: list[float] = field(default_factory=list)
 
@@ -50,7 +52,9 @@ def make_plan(snapshot: Snapshot, now: float) -> Plan:
     progress = {name: assess(fleet, policy, now) for name, policy in snapshot.policies.items()}
     view = View(fleet, progress, now)
     looks = {name: advance(view, machine) for name, machine in sorted(snapshot.machines.items())}
-    draft = Draft(view, looks, draft_locks(view), Budgets(fleet))
+    locks = draft_locks(view)
+    freeing, freed = _freed_machines(view, locks)
+    draft = Draft(view, looks, locks, Budgets(fleet, freed), freeing)
     _grant(draft)
     draft.actions += [action for d in draft.locks.values() if (action := d.to_action(snapshot.term)) is not None]
     draft.actions += [action for look in looks.values() for action in look.actions]
@@ -68,6 +72,20 @@ def make_plan(snapshot: Snapshot, now: float) -> Plan:
         wake_at=min((wake for wake in draft.wakes if wake > now), default=None),
         waiting=dict(Counter((e.policy or "", e.reason) for e in explanations if e.state == "Waiting")),
     )
+
+
+def _freed_machines(view: View, locks: dict[str, LockDraft]) -> tuple[str | None, frozenset[str]]:
+    """The one lock that is freeing places, and the machines that hold nothing any more once its write is done.
+
+    Their places may be granted again in that very write. In another lock's write they may not: of two writes one can
+    fail, and then more machines would be down than the budgets allow.
+    """
+    freeing = [name for name, draft in locks.items() if draft.freed]
+    if len(freeing) != 1:
+        return None, frozenset()
+    freed = set(locks[freeing[0]].freed)
+    machines = (name for name, pairs in view.fleet.held.items() if {holder.id for _, holder in pairs} <= freed)
+    return freeing[0], frozenset(machines)
 
 
 def _candidate(draft: Draft, machine: Machine, policy: Policy) -> Candidate:
@@ -126,7 +144,11 @@ def _grant(draft: Draft) -> None:
             draft.explain_wait(machine, policy, refusal)
             continue
         lock = draft.locks[policy.terms.lock]
-        if writing or lock.before.term != view.snapshot.term:
+        elsewhere = draft.freeing not in (None, lock.lock.name)
+        if writing or elsewhere or lock.before.term != view.snapshot.term:
+            draft.explain_wait(
+                machine, policy, Refusal(Reason.LOCK_FULL, f"RebootLock {lock.lock.name} is being written")
+            )
             continue
         core = view.snapshot.core_nodes[machine.name]
         assert machine.order is not None
