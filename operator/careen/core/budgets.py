@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from careen.api.reasons import Reason
 
 from .fleet import Fleet, explain_unavailable
+from .selectors import matches
 from .snapshot import Machine, Policy
 
 CAPACITY = frozenset({Reason.BUDGET_SPENT, Reason.TOPOLOGY_BUDGET_SPENT, Reason.CONTROL_PLANE_BUDGET, Reason.LOCK_FULL})
@@ -39,21 +40,28 @@ class Budgets:
             for name in freed
             if explain_unavailable(snapshot, snapshot.machines[name], snapshot.core_nodes.get(name), False) is None
         }
-        self._down = set(fleet.unavailable) - back
+        # Nobody can tell how far a machine without its Node has come: it counts as down until it says so.
+        self._down = (set(fleet.unavailable) - back) | fleet.ghosts
+        self._members = {name: names | self._find_ghosts(name) for name, names in fleet.members.items()}
         self._control_plane = {name for name, core in snapshot.core_nodes.items() if core.control_plane}
         self._taken = {
             name
             for name in (self._control_plane & set(snapshot.machines)) - freed
             if fleet.held.get(name) or snapshot.machines[name].in_flight
-        }
+        } | (self._control_plane & fleet.ghosts)
         self._policies: dict[str, list[Policy]] = {}
-        for policy_name, names in fleet.members.items():
+        for policy_name, names in self._members.items():
             for name in names:
                 self._policies.setdefault(name, []).append(snapshot.policies[policy_name])
-        self._down_by_policy = {name: len(names & self._down) for name, names in fleet.members.items()}
+        self._down_by_policy = {name: len(names & self._down) for name, names in self._members.items()}
         self._domains: dict[tuple[str, str], dict[str, set[str]]] = {}
         self._spent: dict[tuple[str, str, str], Refusal] = {}
         """Refusals that hold for every machine of a policy or domain until the next grant."""
+
+    def _find_ghosts(self, policy: str) -> set[str]:
+        snapshot = self._fleet.snapshot
+        selector = snapshot.policies[policy].selector
+        return {name for name in self._fleet.ghosts if matches(selector, snapshot.core_nodes[name].labels, {})}
 
     def refuse(self, machine: Machine) -> Refusal | None:
         """Why the machine may not go down now; None when every budget has room.
@@ -99,7 +107,7 @@ class Budgets:
             return None
         key = (policy.name, "", "")
         if key not in self._spent:
-            names = sorted(self._fleet.members[policy.name] & self._down)
+            names = sorted(self._members[policy.name] & self._down)
             self._spent[key] = Refusal(
                 Reason.BUDGET_SPENT,
                 f"{down} of at most {limit} machines of policy {policy.name} are unavailable: {name_some(names)}",
@@ -129,7 +137,7 @@ class Budgets:
         domains = self._domains.get((policy.name, key))
         if domains is None:
             domains = {}
-            for name in self._fleet.members[policy.name]:
+            for name in self._members[policy.name]:
                 domains.setdefault(self._domain(key, name), set()).add(name)
             self._domains[policy.name, key] = domains
         return domains

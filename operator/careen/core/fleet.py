@@ -24,6 +24,8 @@ class Fleet:
     """Policies by machine: those whose selector matches."""
     held: Mapping[str, tuple[tuple[Lock, Holder], ...]]
     """Locks by machine."""
+    ghosts: frozenset[str]
+    """Machines that hold a lock of ours while their careen Node is not there (it is being made again)."""
     unavailable: Mapping[str, str]
     """Machines that are unavailable, and why in words: the one definition of design.md section 1."""
 
@@ -84,6 +86,7 @@ def survey(snapshot: Snapshot) -> Fleet:
         members={name: frozenset(names) for name, names in members.items()},
         owners=owners,
         held=held,
+        ghosts=_find_ghosts(snapshot),
         unavailable=unavailable,
     )
 
@@ -127,6 +130,18 @@ def _select(
             for policy in names:
                 selected[policy].append(name)
     return {name: tuple(names) for name, names in selected.items()}, owners
+
+
+def _find_ghosts(snapshot: Snapshot) -> frozenset[str]:
+    found = set()
+    for lock in snapshot.locks.values():
+        for holder in lock.holders:
+            core = snapshot.core_nodes.get(holder.id)
+            if core is None or holder.order is None or holder.id in snapshot.machines:
+                continue
+            if same_machine(holder.core_node_uid or "", holder.machine_id or "", core.uid, core.machine_id):
+                found.add(holder.id)
+    return frozenset(found)
 
 
 def _match_holders(snapshot: Snapshot) -> dict[str, tuple[tuple[Lock, Holder], ...]]:

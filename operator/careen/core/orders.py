@@ -16,6 +16,8 @@ from .waves import order_id
 
 UNKNOWN_RELEASE = Release("unknown:", "unknown", "sha256:" + "0" * 64, 1, "unknown")
 """Stands in an Abort for an order whose release nobody remembers; the agent undoes from its own journal."""
+UNKNOWN = "unknown"
+"""Policy and rollout of such an order."""
 MOST_ATTEMPTS = 1024
 """How far a lost order's attempt is searched for when its Node was made again."""
 
@@ -252,10 +254,12 @@ def give_order(machine: Machine, core: CoreNode, policy: Policy, rollout: Rollou
 def _next_attempt(machine: Machine, core: CoreNode, rollout: Rollout) -> int:
     """The next attempt counts on for the life of the Node, also across rollouts, so that no id comes back.
 
-    A Node that was made again knows no last order; what its agent tells of the one before stands in for it.
+    A Node that was made again knows no last order, or a nameless one; what its agent tells of the one before stands
+    in for it.
     """
-    if machine.order is not None:
-        return machine.order.attempt + 1
+    last = machine.order
+    if last is not None and last.rollout != UNKNOWN:
+        return last.attempt + 1
     known = _find_attempt(machine.step.id, core, rollout) if machine.step.id else None
     return 0 if known is None else known + 1
 
@@ -296,9 +300,9 @@ def _nameless_order(view: View, machine: Machine) -> Order:
         attempt=0,
         lost_attempts=0,
         retry=machine.retry,
-        policy="unknown",
-        policy_uid="unknown",
-        rollout="unknown",
+        policy=UNKNOWN,
+        policy_uid=UNKNOWN,
+        rollout=UNKNOWN,
         release=UNKNOWN_RELEASE,
         goal="Abort",
         cause=str(Cause.WITHDRAWN),

@@ -35,6 +35,8 @@ class Basis:
     silent: frozenset[str]
     granted: frozenset[str] = frozenset()
     """All machines granted by the same plan."""
+    freed: frozenset[tuple[str, str]] = frozenset()
+    """(lock, holder) of all that the same plan frees."""
 
 
 @dataclass(slots=True)
@@ -51,6 +53,8 @@ class Replica:
     term: int = 0
     stalled_until: float = 0.0
     deaf: bool = False
+    trap: float = 0.0
+    """Seconds for which it is stopped as soon as it has decided on a lock's next write; 0: no trap is set."""
     objects: Objects = field(default_factory=dict)
     busy: dict[tuple[str, str], object] = field(default_factory=dict)
     refusals: dict[str, Refusal] = field(default_factory=dict)
@@ -120,6 +124,7 @@ class Replica:
         """Stand by."""
         self.life += 1
         self.leading = self._planning = False
+        self.trap = 0.0
         self.busy.clear()
 
     def lead(self, term: int) -> None:
@@ -235,8 +240,10 @@ class Replica:
         snapshot = self.snapshot()
         now = self.world.schedule.now
         plan = make_plan(snapshot, now)
-        granted = frozenset(name for a in plan.actions if isinstance(a, WriteLock) for name in a.granted)
-        basis = Basis({kind: dict(self.objects[kind]) for kind in KINDS}, snapshot.silent, granted)
+        locks = [action for action in plan.actions if isinstance(action, WriteLock)]
+        granted = frozenset(name for lock in locks for name in lock.granted)
+        freed = frozenset((lock.name, name) for lock in locks for name in lock.freed)
+        basis = Basis({kind: dict(self.objects[kind]) for kind in KINDS}, snapshot.silent, granted, freed)
         for action in plan.actions:
             self._submit(action, basis)
         if plan.wake_at is not None and self._woken != plan.wake_at:
@@ -250,6 +257,9 @@ class Replica:
         policy: Policy | None = None
         if isinstance(action, WritePolicy):
             policy = self.objects["UpdatePolicy"][action.name].value
+        if self.trap and isinstance(action, WriteLock):
+            seconds, self.trap = self.trap, 0.0
+            self.stall(seconds)
         # Lost with the process, and late when it is stopped: this is the deposed leader's late write.
         self._after(self.world.dice.wait(0.05), self._send, action, basis, policy, token)
 

@@ -103,6 +103,20 @@ def abort(world: World) -> None:
         _edit(world, "Node", node.name, ("spec", "abort"), node.spec["assignment"]["id"])
 
 
+def abort_late(world: World) -> None:
+    """`careen abort` just when the order is to be committed, on a machine whose agent dies at that moment."""
+    world.late_aborts.add(_any_machine(world).name)
+
+
+def abort_now(world: World, machine: Machine, order: str) -> None:
+    """What abort_late waited for."""
+    _edit(world, "Node", machine.name, ("spec", "abort"), order)
+    if machine.agent.alive:
+        machine.note("agent is killed")
+        machine.agent.kill()
+        world.schedule.after(world.dice.uniform(2, 8), machine.start_agent, machine.epoch)
+
+
 def retry(world: World) -> None:
     """`careen retry`."""
     node = world.api.get("Node", _any_machine(world).name)
@@ -342,6 +356,14 @@ def stop_operator(world: World) -> None:
             return
 
 
+def trap_operator(world: World) -> None:
+    """SIGSTOP for the leader in the middle of a plan, between deciding on a lock's write and sending it."""
+    for replica in world.replicas:
+        if replica.leading and replica.running:
+            replica.trap = world.dice.uniform(20, 60)
+            return
+
+
 def cut_watches(world: World) -> None:
     """The leader's watches are cut, and history is gone when they return."""
     for replica in world.replicas:
@@ -355,10 +377,12 @@ def stop_api(world: World) -> None:
 
 
 Disturbance = Callable[["World"], None]
-OPERATORS: tuple[Disturbance, ...] = (kill_operator, kill_operator, stop_operator, cut_watches, stop_api)
+OPERATORS: tuple[Disturbance, ...] = (
+    kill_operator, kill_operator, stop_operator, trap_operator, trap_operator, cut_watches, stop_api,
+)  # fmt: skip
 MACHINES: tuple[Disturbance, ...] = (cut_power, cut_power, kill_agent, cut_off, lose_journal, rot_slot, flap, keep_pods)
 WISHES: tuple[Disturbance, ...] = (
-    edit_version, edit_version, edit_limits, pause_policy, recreate_policy, add_rival, deselect, resume, abort, abort,
+    edit_version, edit_version, edit_limits, pause_policy, recreate_policy, add_rival, deselect, resume, abort, abort_late,
     retry, pause_machine, cordon, uncordon, delete_node, register_anew, replace_machine, remove_machine, join_machine,
     unlock, lock_by_hand, recreate_lock, change_max, pause_lock, flip_switch,
 )  # fmt: skip

@@ -134,6 +134,8 @@ class Watch:
         if first != verdict and machine.machine_id not in self.lost_journals:
             raise BrokenError(f"rule 6: the verdict on {opened.order} was {first} and becomes {verdict}")
         was = machine.journal.open.verdict if machine.journal and machine.journal.open else None
+        if was is None:
+            self.world.hear_verdict(machine, opened.order)
         if verdict != "COMMIT" or was == "COMMIT" or machine.disk[machine.booted].attributes.successful:
             return
         timeout = self.world.schedule.now - machine.boot_at >= opened.commit_timeout_seconds
@@ -260,8 +262,14 @@ class Watch:
         return core is not None and all(core.doc["metadata"]["labels"].get(k) == v for k, v in wanted.items())
 
     def _find_members(self, basis: Basis, policy: Item) -> set[str]:
-        members = {name for name in basis.objects["Node"] if self._selects(basis, policy, name)}
-        for name, node in basis.objects["Node"].items():
+        nodes = basis.objects["Node"]
+        held = {h["id"] for item in basis.objects["RebootLock"].values() for h in _holders(item) if h.get("order")}
+        members = {
+            name
+            for name in {*nodes, *held}
+            if self._selects(basis, policy, name) and not (name in nodes and _is_other(nodes[name], basis))
+        }
+        for name, node in nodes.items():
             order = node.spec.get("assignment")
             if order and order["policy"]["uid"] == policy.uid and is_in_flight(node):
                 members.add(name)
@@ -269,7 +277,12 @@ class Watch:
 
     def _find_down(self, basis: Basis) -> set[str]:
         """The one definition of unavailable, as the plan could see it."""
-        held = {h["id"] for item in basis.objects["RebootLock"].values() for h in _holders(item)}
+        held = {
+            h["id"]
+            for item in basis.objects["RebootLock"].values()
+            for h in _holders(item)
+            if (item.name, h["id"]) not in basis.freed
+        }
         down = set(basis.silent)
         for name, node in basis.objects["Node"].items():
             core = basis.objects["CoreNode"].get(name)
@@ -385,6 +398,14 @@ def is_in_flight(node: Item) -> bool:
     if order["goal"] == "Abort":
         return on_trial
     return not (step["phase"] == "Failed" and step.get("observedGoal") == order["goal"])
+
+
+def _is_other(node: Item, basis: Basis) -> bool:
+    """Whether the core Node of this name is another machine's."""
+    core, known = basis.objects["CoreNode"].get(node.name), node.spec.get("coreNode") or {}
+    if core is None or core.uid == known.get("uid"):
+        return False
+    return bool(core.status["nodeInfo"]["machineID"] != known.get("machineID"))
 
 
 def _holders(lock: Item) -> list[dict[str, Any]]:

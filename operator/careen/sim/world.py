@@ -13,7 +13,7 @@ from .dice import Dice
 from .ending import judge_ending
 from .machine import Machine
 from .operator import Replica
-from .people import MACHINES, OPERATORS, PEOPLE, WISHES, Disturbance, settle
+from .people import MACHINES, OPERATORS, PEOPLE, WISHES, Disturbance, abort_now, settle
 from .releases import SimRelease
 from .schedule import BrokenError, Schedule
 from .setting import Setting, draw_releases, draw_setting
@@ -58,6 +58,8 @@ class World:
         self.crash_share = 0.0 if self.setting.profile == "calm" else CRASH_SHARE
         self.switch = self.mended = False
         self.term = self.hardware = 0
+        self.late_aborts: set[str] = set()
+        """Machines that people abort when their verdict is in the journal."""
         self.machines: dict[str, Machine] = {}
         for number in range(self.setting.machines):
             name = f"m{number}"
@@ -172,6 +174,12 @@ class World:
         for machine in self.machines.values():
             if machine.agent.alive:
                 machine.agent.hear(self.api.get("Node", machine.name))
+
+    def hear_verdict(self, machine: Machine, order: str) -> None:
+        """A verdict is in the journal, and not on the disk yet."""
+        if machine.name in self.late_aborts:
+            self.late_aborts.discard(machine.name)
+            self.schedule.after(0.005, abort_now, self, machine, order)
 
     def elect(self) -> None:
         """The Lease: who does not renew it is replaced."""
