@@ -106,9 +106,11 @@ class Sandbox:
         with ExitStack() as undo:
             undo.callback(self.stop)
             self._start_cluster()
-            self._start_releases()
             self._report("installing Careen")
-            install(self.cluster)
+            with ThreadPoolExecutor(1) as beside:
+                prepared = beside.submit(self._prepare)
+                install(self.cluster)
+                prepared.result()
             self.api.patch(f"{OUR_LOCKS}/default", {"spec": {"max": self.options.lock_max}})
             self._report(f"making {len(self.names)} machines in {self.options.zones} zones")
             self.operator_kubeconfig = self.cluster.kubeconfig_with_token(mint_operator_token(self.api))
@@ -116,7 +118,7 @@ class Sandbox:
                 self.start_operator()
             self._make_machines()
             if self.options.workload:
-                self._make_workload()
+                self._wait_for_workload()
             if self.options.operator:
                 self._wait_for_reports()
             self._announce()
@@ -220,24 +222,29 @@ class Sandbox:
         self._folder.mkdir()
         self._logs = self.cluster.logs
 
-    def _start_releases(self) -> None:
+    def _prepare(self) -> None:
+        """Make what does not need Careen's kinds: releases, core Nodes, and pods to drain."""
         self.repository = Repository.create(self._folder / "releases")
         for version in (FIRST_VERSION, NEXT_VERSION):
             self.repository.publish(version)
         self._server = ServerThread(self.repository).start()
         self._undo.callback(self._server.stop)
+        zones = [zone_of(index, self.options.zones) for index in range(len(self.names))]
+        nodes = [
+            node_manifest(*pair, machine_id=machine_id_of(pair[0])) for pair in zip(self.names, zones, strict=True)
+        ]
+        create_nodes(self.api, nodes)
+        if self.options.workload:
+            create_workload(self.api, workload_manifests(WORKLOAD, self._replicas, self._replicas - PODS_PER_MACHINE))
+
+    @property
+    def _replicas(self) -> int:
+        return PODS_PER_MACHINE * len(self.names)
 
     def _make_machines(self) -> None:
-        manifests = [
-            node_manifest(name, zone_of(index, self.options.zones), machine_id=machine_id_of(name))
-            for index, name in enumerate(self.names)
-        ]
-        create_nodes(self.api, manifests)
         image = self.repository.image(self.repository.index.releases[FIRST_VERSION])
         with ThreadPoolExecutor(THREADS) as threads:
             list(threads.map(lambda name: self._make_machine(name, image), self.names))
-        for name in self.names:
-            self.power_on(name)
 
     def _make_machine(self, name: str, image: Path) -> None:
         folder = self.folder_of(name)
@@ -255,14 +262,13 @@ class Sandbox:
             in_process=options.in_process,
             log_level=options.log_level,
         ).save(folder / "settings.json")
+        self.power_on(name)
 
-    def _make_workload(self) -> None:
-        replicas = PODS_PER_MACHINE * len(self.names)
-        create_workload(self.api, workload_manifests(WORKLOAD, replicas, max(0, replicas - PODS_PER_MACHINE)))
+    def _wait_for_workload(self) -> None:
         path = f"/apis/apps/v1/namespaces/default/deployments/{WORKLOAD}"
         wait_until(
-            lambda: self.api.get(path).get("status", {}).get("readyReplicas") == replicas,
-            f"{replicas} pods of {WORKLOAD} ready",
+            lambda: self.api.get(path).get("status", {}).get("readyReplicas") == self._replicas,
+            f"{self._replicas} pods of {WORKLOAD} ready",
             READY_SECONDS,
         )
 
