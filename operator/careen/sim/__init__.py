@@ -1,1 +1,1 @@
-"""Whole rollouts in memory: the plan, the agents' next steps, the locks and an API server, seeded, without real time."""
+"""Whole rollouts in memory: plan, agents, locks and an API server, from a seed and without real time."""

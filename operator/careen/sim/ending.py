@@ -8,9 +8,9 @@ from careen.api.meta import CORDONED_ANNOTATION
 from careen.core.plan import make_plan
 
 from .api import Item
+from .grants import is_in_flight
 from .operator import Replica
 from .schedule import BrokenError
-from .watch import is_in_flight
 
 if TYPE_CHECKING:
     from .world import World

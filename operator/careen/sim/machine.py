@@ -112,7 +112,9 @@ class Machine:
         if self.fault == "panic":
             schedule.after(dice.uniform(0.5, 50.0), self._die_on_trial, self.epoch, "Panic")
         if self.fault in ("hang", "no-agent"):
-            schedule.after(dice.uniform(30.0, 90.0), self._die_on_trial, self.epoch, "Watchdog" if self.fault == "hang" else None)
+            schedule.after(
+                dice.uniform(30.0, 90.0), self._die_on_trial, self.epoch, "Watchdog" if self.fault == "hang" else None
+            )
         else:
             schedule.after(dice.uniform(0.3, 6.0), self.start_agent, self.epoch)
         if self.fault == "no-api":

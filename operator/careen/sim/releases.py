@@ -30,5 +30,7 @@ class SimRelease:
 def make_release(number: int, fault: str | None) -> SimRelease:
     """Release `number`.0.0."""
     version = f"{number}.0.0"
-    release = Release(REPOSITORY, version, f"sha256:{hashlib.sha256(version.encode()).hexdigest()}", 4096, f"images/{version}")
+    release = Release(
+        REPOSITORY, version, f"sha256:{hashlib.sha256(version.encode()).hexdigest()}", 4096, f"images/{version}"
+    )
     return SimRelease(release, fault)

@@ -20,10 +20,10 @@ class Schedule:
         self.events = 0
         self.tracing = tracing
         self.trace: list[str] = []
-        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._heap: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._count = 0
 
-    def after(self, delay: float, call: Callable[..., None], *arguments: Any) -> None:
+    def after(self, delay: float, call: Callable[..., object], *arguments: Any) -> None:
         """Make the call `delay` seconds from now."""
         self._count += 1
         heapq.heappush(self._heap, (self.now + delay, self._count, call, arguments))

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from careen.agent.step import Journal, OpenOrder
-from careen.api.meta import CONTROL_PLANE_LABEL, CORDONED_ANNOTATION
+from careen.api.meta import CORDONED_ANNOTATION
 from careen.core.actions import Action, Evict, SetOrder, WriteLock
 from careen.disk.types import SlotName
 
 from .api import Item, Refused
+from .grants import GrantCheck, holders_of, is_ready
 from .schedule import BrokenError
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Watch:
     def see_activation(self, machine: Machine, order: str) -> None:
         """The API server accepts an activation: the lock must be held for it."""
         self._accepted.add(order)
-        holders = [h for item in self.world.api.objects["RebootLock"].values() for h in _holders(item)]
+        holders = [h for item in self.world.api.objects["RebootLock"].values() for h in holders_of(item)]
         if not any(h.get("order") == order for h in holders) and machine.name not in self.excused:
             raise BrokenError(f"invariant 1: {machine.name} is activated for {order} without a lock: {holders}")
 
@@ -119,7 +120,7 @@ class Watch:
             if end.phase == "Committed":
                 self.commits += 1
             if end.phase == "RolledBack":
-                self._see_rollback(machine, journal, end.order, end.cause)
+                self._see_rollback(machine, end.cause)
 
     def forget_journal(self, machine: Machine) -> None:
         """The journal is lost, and with it what it promised."""
@@ -143,7 +144,7 @@ class Watch:
         if machine.fault == "unhealthy" or not (alone or opened.order in self.committed):
             raise BrokenError(f"invariant 4: {machine.name} commits {opened.order}, fault {machine.fault}, {alone=}")
 
-    def _see_rollback(self, machine: Machine, journal: Journal, order: str, cause: str | None) -> None:
+    def _see_rollback(self, machine: Machine, cause: str | None) -> None:
         self.rollbacks += 1
         opened = machine.journal.open if machine.journal else None
         lost = cause in ("TrialLost", "JournalLost") and opened is not None and opened.lost_attempts >= 1
@@ -186,11 +187,11 @@ class Watch:
         order, machine = action.order, self.world.machines.get(action.name)
         if machine is None:
             return
-        if order.goal == "Activate" and not any(
-            h.get("order") == order.id for item in self.world.api.objects["RebootLock"].values() for h in _holders(item)
-        ):
-            if machine.name not in self.excused and answer.status.get("step", {}).get("id") != order.id:
-                raise BrokenError(f"invariant 1: goal Activate for {machine.name} without the lock")
+        locks = self.world.api.objects["RebootLock"].values()
+        held = any(h.get("order") == order.id for item in locks for h in holders_of(item))
+        again = answer.status.get("step", {}).get("id") == order.id
+        if order.goal == "Activate" and not (held or again or machine.name in self.excused):
+            raise BrokenError(f"invariant 1: goal Activate for {machine.name} without the lock")
         if order.goal == "Commit":
             self.committed.add(order.id)
             ready = machine.ready_at.get(machine.boot_id)
@@ -210,107 +211,15 @@ class Watch:
             raise BrokenError(f"pods of {action.node} are evicted while it is schedulable")
 
     def _check_grants(self, action: WriteLock, basis: Basis, lock: Item) -> None:
-        holders = _holders(lock)
-        if not action.granted:
-            return
-        self.grants += len(action.granted)
-        if len(holders) > lock.spec["max"]:
-            raise BrokenError(f"invariant 1: {len(holders)} holders of {lock.name}, max {lock.spec['max']}")
-        if len({h["id"] for h in holders}) != len(holders):
-            raise BrokenError(f"two holders of one name in {lock.name}: {holders}")
-        self.excused -= set(action.granted)
-        down = self._find_down(basis)
-        fresh = {name for name in action.granted if name not in down}
-        self._check_control_plane(basis, down, set(action.granted))
-        for policy in basis.objects["UpdatePolicy"].values():
-            members = self._find_members(basis, policy)
-            for what, names, limit in self._list_budgets(basis, policy, members):
-                now_down = names & (down | basis.granted)
-                if fresh & names and len(now_down) > limit:
-                    raise BrokenError(
-                        f"invariant 1: {sorted(now_down)} of {what} unavailable, at most {limit}; granted {action.granted}"
-                    )
-                ours = (names & self._down_by_us()) - self.excused
-                if fresh & names and len(ours - self._broken_at_grant()) > limit:
-                    raise BrokenError(f"invariant 1: {sorted(ours)} of {what} are down by us, at most {limit}")
-
-    def _check_control_plane(self, basis: Basis, down: set[str], granted: set[str]) -> None:
-        cores = basis.objects["CoreNode"]
-        planes = {name for name, item in cores.items() if CONTROL_PLANE_LABEL in item.doc["metadata"]["labels"]}
-        ours = (planes & self._down_by_us()) - self.excused
-        if granted & planes and len(ours) > 1:
-            raise BrokenError(f"invariant 1: control-plane machines {sorted(ours)} are down by us")
-        if (granted - down) & planes and len(planes & (down | basis.granted)) > 1:
-            raise BrokenError(f"invariant 1: control-plane machines {sorted(planes & (down | granted))} are down")
-
-    def _list_budgets(self, basis: Basis, policy: Item, members: set[str]) -> list[tuple[str, set[str], int]]:
-        strategy = policy.spec.get("strategy") or {}
-        selected = {name for name in members if self._selects(basis, policy, name)}
-        budgets = [(policy.name, members, _limit(strategy.get("maxUnavailable", 1), len(selected)))]
-        for topology in strategy.get("topology") or ():
-            zones: dict[str, set[str]] = {}
-            for name in members:
-                core = basis.objects["CoreNode"].get(name)
-                if core is not None:
-                    zones.setdefault(core.doc["metadata"]["labels"].get(topology["key"], ""), set()).add(name)
-            budgets += [(f"zone {z}", names, _limit(topology["maxUnavailable"], len(names))) for z, names in zones.items()]
-        return budgets
-
-    def _selects(self, basis: Basis, policy: Item, name: str) -> bool:
-        core = basis.objects["CoreNode"].get(name)
-        wanted = (policy.spec.get("selector") or {}).get("matchLabels") or {}
-        return core is not None and all(core.doc["metadata"]["labels"].get(k) == v for k, v in wanted.items())
-
-    def _find_members(self, basis: Basis, policy: Item) -> set[str]:
-        nodes = basis.objects["Node"]
-        held = {h["id"] for item in basis.objects["RebootLock"].values() for h in _holders(item) if h.get("order")}
-        members = {
-            name
-            for name in {*nodes, *held}
-            if self._selects(basis, policy, name) and not (name in nodes and _is_other(nodes[name], basis))
-        }
-        for name, node in nodes.items():
-            order = node.spec.get("assignment")
-            if order and order["policy"]["uid"] == policy.uid and is_in_flight(node):
-                members.add(name)
-        return members
-
-    def _find_down(self, basis: Basis) -> set[str]:
-        """The one definition of unavailable, as the plan could see it."""
-        held = {
-            h["id"]
-            for item in basis.objects["RebootLock"].values()
-            for h in _holders(item)
-            if (item.name, h["id"]) not in basis.freed
-        }
-        down = set(basis.silent)
-        for name, node in basis.objects["Node"].items():
-            core = basis.objects["CoreNode"].get(name)
-            if core is None or not _is_ready(core) or core.spec.get("unschedulable"):
-                down.add(name)
-            if is_in_flight(node) or name in held:
-                down.add(name)
-        return down
-
-    def _down_by_us(self) -> set[str]:
-        """What is truly down because of us: holders, and machines whose agents have begun."""
-        held = {
-            h["id"] for item in self.world.api.objects["RebootLock"].values() for h in _holders(item) if h.get("order")
-        }
-        return held | {m.name for m in self.world.machines.values() if m.journal is not None and m.journal.open}
-
-    def _broken_at_grant(self) -> set[str]:
-        return {
-            h["id"]
-            for item in self.world.api.objects["RebootLock"].values()
-            for h in _holders(item)
-            if h.get("unavailableAtGrant")
-        }
+        if action.granted:
+            self.grants += len(action.granted)
+            self.excused -= set(action.granted)
+            GrantCheck(self.world, basis, self.excused).check(action, lock)
 
     def _check_freed(self, basis: Basis, before: Item, after: Item) -> None:
         """Invariant 7: a holder of the operator leaves only on evidence."""
-        kept = {(h["id"], h.get("order")) for h in _holders(after)}
-        for holder in _holders(before):
+        kept = {(h["id"], h.get("order")) for h in holders_of(after)}
+        for holder in holders_of(before):
             if (holder["id"], holder.get("order")) in kept:
                 continue
             machine = self.world.machines.get(holder["id"])
@@ -329,16 +238,16 @@ class Watch:
         if told.get("id") == order and told.get("phase") in ("Activating", "Verifying"):
             raise BrokenError(f"invariant 7: {machine.name} was freed in phase {told['phase']} of {order}")
         assignment = node.spec.get("assignment") or {} if node is not None else {}
-        if assignment.get("id") == order and assignment["goal"] in ("Activate", "Commit") and "error" not in told:
-            if told.get("phase") not in ("Committed", "RolledBack"):
-                raise BrokenError(f"invariant 7: {machine.name} was freed with goal {assignment['goal']}: {told}")
+        bound = assignment.get("id") == order and assignment["goal"] in ("Activate", "Commit")
+        if bound and "error" not in told and told.get("phase") not in ("Committed", "RolledBack", "Idle"):
+            raise BrokenError(f"invariant 7: {machine.name} was freed with goal {assignment['goal']}: {told}")
         core = basis.objects["CoreNode"].get(machine.name)
         ended = told.get("id") == order and told.get("phase") in ("Committed", "RolledBack")
         if core is None or not ended:
             return
         if core.doc["metadata"].get("annotations", {}).get(CORDONED_ANNOTATION) == order:
             raise BrokenError(f"rule 9: {machine.name} was freed before it was uncordoned")
-        if not holder.get("unavailableAtGrant") and not _is_ready(core):
+        if not holder.get("unavailableAtGrant") and not is_ready(core):
             raise BrokenError(f"rule 9: {machine.name} was freed while it was not Ready")
 
     def _see_write(self, before: Item | None, after: Item | None, by: str) -> None:
@@ -347,8 +256,8 @@ class Watch:
         if item.kind == "CoreNode":
             self._see_core(before, after, by)
         if item.kind == "RebootLock" and by == PEOPLE and before is not None:
-            left = {h["id"] for h in _holders(after)} if after is not None else set()
-            self.excused |= {h["id"] for h in _holders(before) if h.get("order")} - left
+            left = {h["id"] for h in holders_of(after)} if after is not None else set()
+            self.excused |= {h["id"] for h in holders_of(before) if h.get("order")} - left
         if item.kind == "Node" and after is not None:
             self._see_phase(after)
 
@@ -383,38 +292,3 @@ class Watch:
         first = self.endings.setdefault(key, step["phase"])
         if first != step["phase"] and key[0] not in self.lost_journals:
             raise BrokenError(f"rule 6: {step['id']} on {node.name} was {first} and is {step['phase']}")
-
-
-def is_in_flight(node: Item) -> bool:
-    """Whether goal Activate was written and the order has not ended, by design.md's words."""
-    order, step = node.spec.get("assignment"), node.status.get("step") or {}
-    on_trial = step.get("phase") in ("Activating", "Verifying")
-    if not order or step.get("id") != order["id"]:
-        if on_trial and step.get("id"):
-            return True
-        return bool(order) and "fromBootID" in order and order["goal"] != "Abort"
-    if "fromBootID" not in order or step["phase"] in ("Committed", "RolledBack"):
-        return False
-    if order["goal"] == "Abort":
-        return on_trial
-    return not (step["phase"] == "Failed" and step.get("observedGoal") == order["goal"])
-
-
-def _is_other(node: Item, basis: Basis) -> bool:
-    """Whether the core Node of this name is another machine's."""
-    core, known = basis.objects["CoreNode"].get(node.name), node.spec.get("coreNode") or {}
-    if core is None or core.uid == known.get("uid"):
-        return False
-    return bool(core.status["nodeInfo"]["machineID"] != known.get("machineID"))
-
-
-def _holders(lock: Item) -> list[dict[str, Any]]:
-    return lock.status.get("holders") or []
-
-
-def _is_ready(core: Item) -> bool:
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in core.status.get("conditions") or ())
-
-
-def _limit(limit: int | str, total: int) -> int:
-    return limit if isinstance(limit, int) else max(1, total * int(limit[:-1]) // 100)

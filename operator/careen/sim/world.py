@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from careen.core.plan import make_plan
 from careen.core.snapshot import Release
 
-from .api import KINDS, Api, Item
+from .api import Api, Item
 from .dice import Dice
 from .ending import judge_ending
 from .machine import Machine
+from .mishaps import MACHINES, OPERATORS
 from .operator import Replica
-from .people import MACHINES, OPERATORS, PEOPLE, WISHES, Disturbance, abort_now, settle
+from .people import PEOPLE, WISHES, Disturbance, abort_now
 from .releases import SimRelease
 from .schedule import BrokenError, Schedule
 from .setting import Setting, draw_releases, draw_setting
+from .settle import settle
 from .watch import Watch
 from .workload import Workload
 
@@ -195,7 +196,7 @@ class World:
         for replica in self.replicas:
             replica.wake()
 
-    def _tell(self, before: Item | None, after: Item | None, by: str) -> None:
+    def _tell(self, before: Item | None, after: Item | None, _by: str) -> None:
         item = after if after is not None else before
         assert item is not None
         for replica in self.replicas:
@@ -215,7 +216,7 @@ def run_seed(seed: int, *, tracing: bool = False) -> Outcome:
         world.run()
     except BrokenError as error:
         broken = str(error)
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         broken = f"crash: {type(error).__name__}: {error}"
         if tracing:
             raise
@@ -236,6 +237,3 @@ def explain_seed(seed: int) -> str:
     except BrokenError as error:
         tail = f"BROKEN {error}"
     return "\n".join([*head, *world.schedule.trace, tail])
-
-
-__all__ = ["KINDS", "Outcome", "World", "explain_seed", "make_plan", "run_seed"]
