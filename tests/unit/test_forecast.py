@@ -184,3 +184,11 @@ def test_line_gives_the_operators_word_otherwise() -> None:
     note = {"state": "Waiting", "reason": "LockFull", "message": "it is full", "since": "2026-01-01T00:00:00Z"}
     found = line(status(orchestration=note))
     assert (found.state, found.reason, found.message) == ("Waiting", "LockFull", "it is full")
+
+
+@pytest.mark.parametrize(("phase", "reason"), [("Committed", "UpToDate"), ("RolledBack", "RolledBack")])
+def test_line_of_an_ended_order_is_not_the_word_from_its_drain(phase: str, reason: str) -> None:
+    note = {"state": "Draining", "reason": "Draining", "message": "2 pods", "since": "2026-01-01T00:00:00Z"}
+    order = {**assignment(_Rollout), "goal": "Commit", "fromBootID": "boot-0"}
+    step = {"id": "order", "observedGoal": "Commit", "phase": phase}
+    assert line(status(step=step, orchestration=note), {"assignment": order}).reason == reason

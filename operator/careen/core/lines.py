@@ -9,7 +9,10 @@ from typing import Any
 
 from careen.api.reasons import Reason
 
-from .snapshot import Holder, Lock, Machine
+from .snapshot import TERMINAL, Holder, Lock, Machine
+
+ENDED_WITH_ORDER = frozenset({"Draining", "Verifying"})
+"""States of a note that tell nothing any more when the order has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,15 @@ def show_slots(status: Mapping[str, Any]) -> str:
     return "  ".join(shown)
 
 
+def _say_end(machine: Machine) -> tuple[str, str, str]:
+    """The order has ended, and the operator's last word is from before that."""
+    slot = machine.slots.get(machine.booted or "")
+    version = slot.version if slot is not None else "an unknown version"
+    if machine.phase == "Committed":
+        return "UpToDate", Reason.UP_TO_DATE, f"runs {version}"
+    return "Failed", Reason.ROLLED_BACK, f"is back on {version}: {machine.step.cause}"
+
+
 def _own_holder(machine: Machine, locks: Iterable[Lock]) -> Holder | None:
     held = (holder for lock in locks for holder in lock.holders if holder.id == machine.name and holder.order)
     return next(held, None)
@@ -86,6 +98,8 @@ def _say(machine: Machine, holder: Holder | None) -> tuple[str, str, str]:
         return "Returning", Reason.RETURNING, "waits for the evidence to release its reboot lock"
     if holder is not None and (note is None or note.state != "Draining"):
         return "Draining", Reason.DRAINING, "the lock has been granted"
+    if machine.phase in TERMINAL and (note is None or note.state in ENDED_WITH_ORDER):
+        return _say_end(machine)
     if said is not None:
         return said
     if order is not None and not machine.closed:

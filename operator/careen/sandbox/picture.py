@@ -34,7 +34,7 @@ from careen.sandbox.demo import (
     play,
     zone_label,
 )
-from careen.sandbox.up import Sandbox
+from careen.sandbox.up import NEXT_VERSION, Sandbox
 from careen.sandbox.witness import Document, Witness, testify
 
 REFRESH_SECONDS = 0.2
@@ -66,7 +66,8 @@ class Picture:
         self._told: dict[str, tuple[str, ...]] = {}
         self._ended: set[tuple[str, str, str]] = set()
         self._scene: RenderableType | None = None
-        self._scene_down = 0
+        self._score = (0, 0, 0)
+        self._last: RenderableType | None = None
 
     def tell(self, text: str) -> None:
         """Add a turn of the story."""
@@ -84,18 +85,25 @@ class Picture:
                 down = frozenset(latest(witness).unavailable)
                 self._notice(witness)
                 self._remember(witness, down)
+                self._last = self.draw(witness, down)
                 if screen is not None:
-                    screen.update(self.draw(witness, down), refresh=True)
+                    screen.update(self._last, refresh=True)
                 elif self._console is not None:
                     self._print_changes(witness)
                 await asyncio.sleep(REFRESH_SECONDS)
 
     def draw(self, witness: Witness, down: frozenset[str]) -> RenderableType:
         """The machines as they are, and the story so far."""
+        story = Panel(Text("\n".join(self._turns)), title="what has happened", title_align="left")
+        return Group(self.draw_machines(witness, down, self._title), story)
+
+    def draw_machines(self, witness: Witness, down: frozenset[str], title: str) -> Table:
+        """The machines as they are."""
         caption = f"{len(down)} of {MAX_UNAVAILABLE} down (▼)"
-        table = Table(title=self._title, title_style="bold", expand=True, caption=caption)
+        table = Table(title=title, title_style="bold", expand=True, caption=caption)
         wide = self._console is None or self._console.width >= WIDE
-        for header in ("zone", "machine", "slot A", "slot B", "step", "reason"):
+        marks = " P/T/S" if wide else ""
+        for header in ("zone", "machine", f"slot A{marks}", f"slot B{marks}", "step", "reason"):
             table.add_column(header, no_wrap=True)
         if wide:
             table.add_column("why", ratio=1, overflow="ellipsis", no_wrap=True)
@@ -109,17 +117,17 @@ class Picture:
             cells = (Text(step), Text(line.reason, COLOURS.get(line.state, "")))
             why = (Text(line.message, "dim"),) if wide else ()
             table.add_row(zone, mark + Text(name), *slots, *cells, *why)
-        return Group(table, Panel(Text("\n".join(self._turns)), title="what has happened", title_align="left"))
+        return table
 
     def save(self, path: Path, result: list[str]) -> None:
         """Write the demo's most telling moment and its figures as an SVG picture."""
         console = Console(record=True, width=SVG_WIDTH, file=StringIO(), force_terminal=True, color_system="truecolor")
-        if self._scene is not None:
-            console.print(self._scene)
+        for drawn in filter(None, (self._scene, self._last)):
+            console.print(drawn)
         console.print(Panel(Text("\n".join(result)), title="at the end", title_align="left"))
-        drawn = console.export_svg(title="careen sandbox demo", unique_id="careen")
+        picture = console.export_svg(title="careen sandbox demo", unique_id="careen")
         # Fonts would be fetched from the net by everybody who looks at the picture.
-        path.write_text(re.sub(r"@font-face \{.*?\}|<!--.*?-->", "", drawn, flags=re.DOTALL), encoding="utf-8")
+        path.write_text(re.sub(r"@font-face \{.*?\}|<!--.*?-->", "", picture, flags=re.DOTALL), encoding="utf-8")
 
     def finish(self, lines: list[str]) -> None:
         """Print the figures."""
@@ -127,21 +135,26 @@ class Picture:
             self._console.print(Panel(Text("\n".join(lines)), title="at the end", title_align="left"))
 
     def _remember(self, witness: Witness, down: frozenset[str]) -> None:
-        """Keep the moment that tells most: machines down, others updated already."""
-        versions = {_line(witness, document).version for document in witness.live[NODES].values()}
-        if len(down) > self._scene_down and len(versions) > 1:
-            self._scene, self._scene_down = self.draw(witness, down), len(down)
+        """Keep the moment that tells most: machines down, at different steps, with others updated already."""
+        lines = [_line(witness, document) for document in witness.live[NODES].values()]
+        updated = sum(line.version == NEXT_VERSION for line in lines)
+        score = (len(down), len({line.reason for line in lines}), min(updated, len(lines) - updated))
+        if score > self._score and updated:
+            seconds = time.monotonic() - self._started
+            self._score = score
+            self._scene = self.draw_machines(witness, down, f"{self._title}; after {seconds:.0f} s")
 
     def _print_changes(self, witness: Witness) -> None:
         assert self._console is not None
         for name, document in sorted(witness.live[NODES].items()):
             line = _line(witness, document)
             told = (line.version, line.wanted, line.phase, line.reason)
-            if self._told.get(name) != told:
-                self._told[name] = told
-                seconds = time.monotonic() - self._started
-                text = f"{seconds:5.1f} s  {name}: runs {line.version or '-'}, {line.phase}, {line.reason}"
-                self._console.print(text, markup=False, highlight=False)
+            if self._told.get(name) == told:
+                continue
+            self._told[name] = told
+            seconds = time.monotonic() - self._started
+            text = f"{seconds:5.1f} s  {name}: runs {line.version or '-'}, {line.phase}, {line.reason}"
+            self._console.print(text, markup=False, highlight=False)
 
     def _notice(self, witness: Witness) -> None:
         """Tell when a machine has come to the end of an order."""
@@ -200,5 +213,5 @@ def _draw_slot(document: Document, letter: str, *, marks: bool) -> Text:
     booted = status.get("booted") == letter
     text = f"{'▶' if booted else ' '} {slot.get('version') or 'empty':<6}"
     drawn = Text(text, "bold" if booted else "")
-    attributes = f" P{slot['priority']} T{slot['tries']} S{int(slot['successful'])}"
+    attributes = f" {slot['priority']}/{slot['tries']}/{int(slot['successful'])}"
     return drawn + Text(attributes, "dim") if marks else drawn
