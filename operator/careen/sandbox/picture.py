@@ -101,7 +101,8 @@ class Picture:
         """The machines as they are."""
         caption = f"{len(down)} of {MAX_UNAVAILABLE} down (▼)"
         table = Table(title=title, title_style="bold", expand=True, caption=caption)
-        wide = self._console is None or self._console.width >= WIDE
+        terminal = self._console if self._console is not None and self._console.is_terminal else None
+        wide = terminal is None or terminal.width >= WIDE
         marks = " P/T/S" if wide else ""
         for header in ("zone", "machine", f"slot A{marks}", f"slot B{marks}", "step", "reason"):
             table.add_column(header, no_wrap=True)
