@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from careen.sandbox.client import Api, wait_until
+from careen.sandbox.cluster import Cluster
 from careen.sandbox.demo import read_disk
 from careen.sandbox.up import Sandbox, SandboxOptions
 from careen.sandbox.workspace import base_folder
@@ -122,6 +123,17 @@ def test_publish_without_a_sandbox_says_how_to_start_one(tmp_path: Path) -> None
     assert (done.returncode, done.stdout) == (1, "")
     expected = f"careen: no sandbox with the kubeconfig {tmp_path}/none is up: start one by `careen sandbox up`\n"
     assert done.stderr == expected
+
+
+@pytest.mark.slow
+def test_a_fleet_on_an_existing_cluster_takes_its_objects_away(plane: Cluster, admin: Api) -> None:
+    with Sandbox(SandboxOptions(machines=2, zones=1), cluster=plane) as fleet:
+        assert {node["metadata"]["name"] for node in admin.items(f"{OURS}/nodes")} == set(fleet.names)
+        pids = [fleet.process(name).process.pid for name in (*fleet.names, "operator")]
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    left = [path for path in ("/api/v1/nodes", f"{OURS}/nodes", f"{OURS}/updatepolicies") if admin.items(path)]
+    assert left == []
+    assert admin.items("/apis/apps/v1/deployments") == []
 
 
 @pytest.mark.slow

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,16 +16,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import careen
-from careen.api.meta import GROUP, VERSION
+from careen.api.meta import AGENT_ACCOUNT, AGENT_LEASE_PREFIX, GROUP, NAMESPACE, VERSION
 from careen.release.index import ReleaseEntry
-from careen.sandbox.accounts import install, mint_agent_token, mint_operator_token
+from careen.sandbox.accounts import DAEMONSETS, install, mint_agent_token, mint_operator_token
 from careen.sandbox.binaries import SandboxError
 from careen.sandbox.client import Api, wait_until
 from careen.sandbox.cluster import Cluster
 from careen.sandbox.controlplane import ControlPlane
 from careen.sandbox.firmware import Fault
 from careen.sandbox.machine import MachineSettings, create_machine, machine_id_of
-from careen.sandbox.nodes import create_nodes, create_workload, node_manifest, workload_manifests, zone_of
+from careen.sandbox.nodes import NODES, create_nodes, create_workload, node_manifest, workload_manifests, zone_of
 from careen.sandbox.processes import Child, kill, spawn, stop
 from careen.sandbox.releases import Repository
 from careen.sandbox.running import Running
@@ -31,6 +33,10 @@ from careen.sandbox.serving import ServerThread
 
 OUR_NODES = f"/apis/{GROUP}/{VERSION}/nodes"
 OUR_LOCKS = f"/apis/{GROUP}/{VERSION}/rebootlocks"
+OUR_POLICIES = f"/apis/{GROUP}/{VERSION}/updatepolicies"
+DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
+BUDGETS = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
+LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 FIRST_VERSION, NEXT_VERSION = "1.0.0", "2.0.0"
 WORKLOAD = "web"
 READY_SECONDS = 120.0
@@ -70,7 +76,8 @@ class SandboxOptions:
 class Sandbox:
     """A fleet, from `start` to `stop`; also a context manager. Nothing is left when this process ends in any way.
 
-    Everything but the logs lies in the control plane's folder and goes with it; all processes die with this one.
+    Everything but the logs lies in the control plane's folder and goes with it; all processes die with this one. On a
+    cluster that stays, the objects are deleted by `stop`, and left there when this process is killed.
     Synchronous: a caller inside an event loop uses asyncio.to_thread.
     """
 
@@ -218,9 +225,21 @@ class Sandbox:
             self._undo.callback(self.cluster.stop)
         self.api = self.cluster.api()
         self._undo.callback(self.api.close)
-        self._folder = self.cluster.scratch / "sandbox"
-        self._folder.mkdir()
+        self._folder = Path(tempfile.mkdtemp(prefix="sandbox-", dir=self.cluster.scratch))
+        self._undo.callback(shutil.rmtree, self._folder, ignore_errors=True)
+        if self._given is not None:
+            self._undo.callback(self._delete_objects)
         self._logs = self.cluster.logs
+
+    def _delete_objects(self) -> None:
+        """Take away from a cluster that stays what was made on it: all but Careen's kinds, accounts and policies."""
+        self.api.delete(OUR_POLICIES)
+        for path in (f"{DEPLOYMENTS}/{WORKLOAD}", f"{BUDGETS}/{WORKLOAD}", f"{DAEMONSETS}/{AGENT_ACCOUNT}"):
+            self.api.delete(path)
+        for name in self.names:
+            self.api.delete(f"{OUR_NODES}/{name}")
+            self.api.delete(f"{NODES}/{name}")
+            self.api.delete(f"{LEASES}/{AGENT_LEASE_PREFIX}{name}")
 
     def _prepare(self) -> None:
         """Make what does not need Careen's kinds: releases, core Nodes, and pods to drain."""
@@ -265,9 +284,8 @@ class Sandbox:
         self.power_on(name)
 
     def _wait_for_workload(self) -> None:
-        path = f"/apis/apps/v1/namespaces/default/deployments/{WORKLOAD}"
         wait_until(
-            lambda: self.api.get(path).get("status", {}).get("readyReplicas") == self._replicas,
+            lambda: self.api.get(f"{DEPLOYMENTS}/{WORKLOAD}").get("status", {}).get("readyReplicas") == self._replicas,
             f"{self._replicas} pods of {WORKLOAD} ready",
             READY_SECONDS,
         )
