@@ -97,6 +97,10 @@ def _prepare(view: View, machine: Machine, core: CoreNode, order: Order) -> Look
     if machine.phase == "Staged":
         message = f"{order.release.version} is staged"
         return Look(explain(machine, policy.name, "Waiting", Reason.STAGING, message), wants="activate")
+    if machine.phase == "Verifying":
+        # Journal and Node were both lost during a trial: a grant lets this order take the trial over.
+        message = f"{order.release.version} runs already and is not marked good; nobody knows of its trial"
+        return Look(explain(machine, policy.name, "Waiting", Reason.VERIFYING, message), wants="activate")
     if machine.phase == "Failed":
         message = f"{machine.step.error_class}: {machine.step.error_message}"
         return Look(explain(machine, policy.name, "Staging", Reason.STAGING_FAILED, message))
@@ -116,10 +120,11 @@ def _drain(view: View, machine: Machine, core: CoreNode, order: Order, holder: H
     pods = view.snapshot.pods.get(machine.name, ())
     if pods:
         return _move_pods(view, machine, order, holder)
-    if machine.phase != "Staged":
+    if machine.phase not in ("Staged", "Verifying"):
         return look
+    before = machine.boot_id if machine.phase == "Staged" else UNKNOWN
     turn = Turn("Node", machine.name, machine.uid, "Activating", f"boots {order.release.version} ({order.rollout})")
-    activate = replace(order, goal="Activate", from_boot_id=machine.boot_id)
+    activate = replace(order, goal="Activate", from_boot_id=before)
     return replace(look, actions=(SetOrder(machine.name, machine.uid, machine.resource_version, activate, turn),))
 
 
@@ -281,7 +286,7 @@ def _reissue(view: View, machine: Machine, core: CoreNode) -> Look:
             given = give_order(replace(machine, order=None), core, policy, rollout)
             assert isinstance(given, SetOrder)
             # Activating was reported in the boot before the trial; in the trial that boot id is no longer known.
-            before = machine.boot_id if step.phase == "Activating" else "unknown"
+            before = machine.boot_id if step.phase == "Activating" else UNKNOWN
             order = replace(given.order, id=step.id, attempt=attempt, goal="Activate", from_boot_id=before)
             look = Look(explain(machine, policy.name, "Activating", Reason.ACTIVATING, message))
             return replace(look, actions=(replace(given, order=order),))
@@ -306,6 +311,6 @@ def _nameless_order(view: View, machine: Machine) -> Order:
         release=UNKNOWN_RELEASE,
         goal="Abort",
         cause=str(Cause.WITHDRAWN),
-        from_boot_id="unknown",
+        from_boot_id=UNKNOWN,
         terms=terms,
     )

@@ -52,7 +52,8 @@ def _judge_machine(world: World, name: str) -> None:
     if machine.journal is None or machine.journal.open is not None:
         raise BrokenError(f"ending: the journal of {name} is {machine.journal}")
     booted = machine.disk[machine.booted]
-    if not booted.attributes.good or booted.content != booted.record:
+    good = booted.attributes.good or _is_limbo(world, name, node)
+    if not good or booted.content != booted.record:
         raise BrokenError(f"ending: {name} runs from {machine.booted}: {machine.disk}")
     if is_in_flight(node):
         raise BrokenError(f"ending: {name} is in flight for ever: {node.spec['assignment']}, {node.status.get('step')}")
@@ -64,6 +65,12 @@ def _judge_machine(world: World, name: str) -> None:
         raise BrokenError(f"ending: {name} did not answer {order}: {step}")
     if "orchestration" not in node.status:
         raise BrokenError(f"ending, invariant 10: nobody says why {name} is where it is")
+
+
+def _is_limbo(world: World, name: str, node: Item) -> bool:
+    """Whether the machine lost its journal and its Node in the middle of a trial, and says so: people have to look."""
+    told = (node.status.get("step") or {}).get("error") or {}
+    return world.machines[name].machine_id in world.watch.lost_journals and told.get("class") == "Disk"
 
 
 def _judge_stability(world: World) -> None:

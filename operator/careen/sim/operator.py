@@ -61,6 +61,8 @@ class Replica:
     verifying: dict[str, float] = field(default_factory=dict)
     _due: dict[tuple[str, str], float] = field(default_factory=dict)
     _gone: set[str] = field(default_factory=set)
+    _listed: int = 0
+    """Version of the last list: what is older came too late."""
     _planning: bool = False
     _woken: float = 0.0
 
@@ -152,6 +154,7 @@ class Replica:
             self._after(3.0, self.relist)
             return
         self.objects = {kind: dict(self.world.api.objects[kind]) for kind in KINDS}
+        self._listed = self.world.api.version
         self.deaf = False
         self.verifying.clear()
         self.wake()
@@ -179,7 +182,7 @@ class Replica:
             self._after(3.0, self._take, item, deleted, version)
             return
         held = self.objects[item.kind].get(item.name)
-        if item.uid in self._gone or (held is not None and held.version >= version):
+        if item.uid in self._gone or version <= self._listed or (held is not None and held.version >= version):
             return
         if deleted:
             self._forget(item)
@@ -201,12 +204,12 @@ class Replica:
 
     # The loop.
 
-    def wake(self, delay: float = 0.0) -> None:
+    def wake(self) -> None:
         """Plan soon, with all that arrives until then."""
         if self._planning or not self.leading or not self.objects:
             return
         self._planning = True
-        self._after(delay + self.world.dice.uniform(0.02, 0.5), self._plan)
+        self._after(self.world.dice.uniform(0.02, self.world.dice.pick((0.1, 1.0, 3.0))), self._plan)
 
     def _wake_at(self, instant: float) -> None:
         if self._woken == instant:

@@ -121,7 +121,9 @@ class Cluster:
         step = Step(order.id, goal if acknowledged else "Stage", phase, step_cause)
         self.change(name, order=order, step=step)
         if phase == "Verifying":
-            self.change(name, booted="B", slots={**self.machines[name].slots, "B": Slot(False, "2.0.0", "sha256:" + "2" * 64)})
+            self.change(
+                name, booted="B", slots={**self.machines[name].slots, "B": Slot(False, "2.0.0", "sha256:" + "2" * 64)}
+            )
         return order
 
     def note(self, name: str, state: str, reason: str, since: float, settled: float | None = None) -> None:

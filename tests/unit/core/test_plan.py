@@ -600,3 +600,15 @@ def test_the_same_snapshot_gives_the_same_plan(cluster: Any) -> None:
     first = cluster.plan()
     cluster.machines = dict(reversed(cluster.machines.items()))
     assert cluster.plan().actions == first.actions
+
+
+def test_rule_10_a_trial_that_journal_and_node_forgot_is_taken_over_under_the_lock(cluster: Any) -> None:
+    cluster.add("m0")
+    cluster.set_policy()
+    cluster.give("m0", "Stage", "Verifying")
+    cluster.set_lock()
+    assert [write.granted for write in cluster.find(WriteLock)] == [("m0",)]
+    drained(cluster)
+    (activate,) = cluster.find(SetOrder)
+    # Another boot than the agent's: so it knows that the boot it runs in is the trial.
+    assert (activate.order.goal, activate.order.from_boot_id) == ("Activate", "unknown")
