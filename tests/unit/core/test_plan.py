@@ -18,8 +18,9 @@ from careen.core.actions import (
     WriteLock,
     WriteNote,
     WritePolicy,
+    target,
 )
-from careen.core.snapshot import Holder, Pod, Refusal, Step
+from careen.core.snapshot import Holder, Pod, Refusal, Step, Terms
 
 
 def staged(cluster: Any, *names: str, limit: int = 1, **policy: Any) -> None:
@@ -150,9 +151,7 @@ def test_ready_seconds_begin_again_after_a_break(cluster: Any) -> None:
     assert note.note.settled_since is None
 
 
-def cluster_terms() -> Any:
-    from careen.core.snapshot import Terms  # noqa: PLC0415
-
+def cluster_terms() -> Terms:
     return Terms("default", 0, 600, 600, "Rollback", "Auto", 3600)
 
 
@@ -179,8 +178,6 @@ def test_rule_1_nothing_is_granted_while_a_locks_write_is_on_its_way(cluster: An
 def test_rule_1_no_action_touches_a_busy_object_and_none_gets_two(cluster: Any) -> None:
     staged(cluster, "m0", "m1", limit=2, max_unavailable=2)
     cluster.facts["busy"] = frozenset({("Node", "m0")})
-    from careen.core.actions import target  # noqa: PLC0415
-
     touched = [target(action) for action in cluster.plan().actions]
     assert ("Node", "m0") not in touched
     assert len(touched) == len(set(touched))
