@@ -10,6 +10,8 @@ import asyncio
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Literal
 
 from careen.agent.actions import StageImage, VerifySlot
 from careen.agent.host import Sight
@@ -26,6 +28,18 @@ from careen.kube.write import patch_merge
 
 CAPACITY = 1 << 30
 GOOD = Attributes(1, 0, True)
+Reset = Literal["Panic", "Watchdog"]
+
+
+class MemoryFault(StrEnum):
+    """What is wrong with a release on a machine."""
+
+    PANIC = "panic"
+    """It panics while it boots; the reset's reason can be read afterwards."""
+    UNHEALTHY = "unhealthy"
+    """Its local gates do not pass."""
+    NOT_READY = "not-ready"
+    """Its kubelet reports the new boot, but never Ready."""
 
 
 @dataclass(slots=True)
@@ -40,6 +54,15 @@ class MemoryHost:
     journal: Journal | None = None
     answered: bool = False
     booted_at: float = field(default_factory=boot_seconds)
+    faults: dict[str, MemoryFault] = field(default_factory=dict)
+    """What is wrong with which version."""
+    reset: Reset | None = None
+    """Why the boot before this one ended."""
+
+    @property
+    def fault(self) -> MemoryFault | None:
+        """What is wrong with the version that runs."""
+        return self.faults.get(self.slots[self.booted].version or "")
 
     @classmethod
     def install(cls, machine_id: str, version: str, digest: str) -> MemoryHost:
@@ -53,7 +76,17 @@ class MemoryHost:
         )
 
     def boot(self, method: Method, slot: SlotName) -> None:
-        """The next boot: kexec starts what was loaded, the firmware picks by the GPT rule and uses up a try."""
+        """The next boot: kexec starts what was loaded, the firmware picks by the GPT rule and uses up a try.
+
+        A release that panics is followed by the firmware's next choice at once.
+        """
+        self.reset = None
+        self._start(method, slot)
+        while self.fault is MemoryFault.PANIC:
+            self.reset = "Panic"
+            self._start("Firmware", slot)
+
+    def _start(self, method: Method, slot: SlotName) -> None:
         if method == "Firmware":
             chosen = choose(self.slots.values())
             assert chosen is not None, "a machine that keeps the rules always has a slot to boot"
@@ -66,10 +99,11 @@ class MemoryHost:
 
     async def look(self) -> Sight:
         """Everything that can be seen now."""
-        boot = BootView(self.boot_id, self.machine_id, self.method, None, boot_seconds() - self.booted_at)
+        boot = BootView(self.boot_id, self.machine_id, self.method, self.reset, boot_seconds() - self.booted_at)
         disk = DiskView(self.booted, self.slots[SlotName.A], self.slots[SlotName.B])
         facts = HostFacts("x86_64", f"Careen OS {self.slots[self.booted].version}", "memory", "memory", kexec=True)
-        return Sight(disk, boot, facts, self.journal, self.answered, None)
+        unhealthy = "the release is broken" if self.fault is MemoryFault.UNHEALTHY else None
+        return Sight(disk, boot, facts, self.journal, self.answered, unhealthy)
 
     async def note_api_answer(self) -> None:
         """Remember until the next boot."""
@@ -139,6 +173,11 @@ class MemoryMachine:
         self._boot_seconds = boot_seconds
         self.boots = 0
         """Reboots so far."""
+        self.broken = False
+        """Whether the kubelet reports not Ready although the machine runs; report_ready(True) tells it."""
+        self.may_boot = asyncio.Event()
+        """While it is cleared, a machine that goes down stays down."""
+        self.may_boot.set()
 
     async def run(self, settings: Settings | None = None) -> None:
         """Live until cancelled."""
@@ -148,12 +187,14 @@ class MemoryMachine:
             started = asyncio.get_running_loop().time()
             await self.report_ready(False)
             await asyncio.sleep(max(0.0, self._boot_seconds - (asyncio.get_running_loop().time() - started)))
+            await self.may_boot.wait()
             self.host.boot(end.method, SlotName(end.slot))
             self.boots += 1
             await self.report_ready(True)
 
     async def report_ready(self, ready: bool) -> None:
-        """Report Ready and the boot id; tried until the API server takes it."""
+        """Report the boot id, and Ready unless something is wrong; tried until the API server takes it."""
+        ready = ready and not self.broken and self.host.fault is not MemoryFault.NOT_READY
         condition = {
             "type": "Ready",
             "status": "True" if ready else "False",
