@@ -288,8 +288,7 @@ class Watch:
         step = node.status.get("step") or {}
         if step.get("phase") not in ("Committed", "RolledBack"):
             return
-        machine = self.world.machines.get(node.name)
-        key = (machine.machine_id if machine else "", step["id"])
+        key = (node.status["machineID"], step["id"])
         first = self.endings.setdefault(key, step["phase"])
         if first != step["phase"] and key[0] not in self.lost_journals:
             raise BrokenError(f"rule 6: {step['id']} on {node.name} was {first} and is {step['phase']}")
