@@ -510,11 +510,13 @@ def test_rule_10_attempts_count_on_across_rollouts(cluster: Any) -> None:
 # Rule 13, marks, and the rest of section 5.
 
 
-def test_rule_13_broken_machines_go_first_and_take_a_place_in_the_lock(cluster: Any) -> None:
-    staged(cluster, "m0", "m1", "m2", limit=1, max_unavailable=1)
-    cluster.change_core("m2", ready=False)
+@pytest.mark.parametrize("broken", ["m0", "m1", "m2"])
+@pytest.mark.parametrize("most", [1, 3])
+def test_rule_13_broken_machines_go_first_and_take_a_place_in_the_lock(cluster: Any, broken: str, most: int) -> None:
+    staged(cluster, "m0", "m1", "m2", limit=1, max_unavailable=most)
+    cluster.change_core(broken, ready=False)
     (write,) = cluster.find(WriteLock)
-    assert write.granted == ("m2",)
+    assert write.granted == (broken,)
     assert write.holders[0].unavailable_at_grant
 
 
