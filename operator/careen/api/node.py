@@ -123,7 +123,7 @@ class Assignment(
     id: Identifier
     """Identity of the order: a hash over machine, rollout and attempt. An id is activated once."""
     attempt: Annotated[int, Field(ge=0)] = 0
-    """How many orders of the same rollout this machine had before."""
+    """How many orders this Node had before; it counts on across rollouts, so that no id comes back."""
     lost_attempts: Annotated[int, Field(ge=0)] = 0
     """How many of them ended in a trial boot that was lost without a word; the second such loss is a failure."""
     retry: Annotated[int, Field(ge=0)] = 0
