@@ -45,7 +45,9 @@ def test_a_run_reads_like_the_ladder() -> None:
              "phase=Committed", "freed ('m0',)", "Complete:Complete")  # fmt: skip
     at = 0
     for rung in rungs:
-        found = next((n for n in range(at, len(told)) if rung in told[n] and ("m0" in told[n] or "main" in told[n])), None)
+        found = next(
+            (n for n in range(at, len(told)) if rung in told[n] and ("m0" in told[n] or "main" in told[n])), None
+        )
         assert found is not None, f"{rung} does not come after {told[at - 1]}"
         at = found + 1
 
