@@ -231,6 +231,6 @@ def wait(plane: Cluster, timeout: str) -> None:
 
 
 def waiting(plane: Cluster, timeout: str) -> "subprocess.Popen[bytes]":
-    program = str(plane._kubectl)
+    program = str(plane.kubectl_program)
     arguments = ["wait", "--for=condition=Complete", "updatepolicy/fleet", f"--timeout={timeout}"]
     return subprocess.Popen([program, f"--kubeconfig={plane.kubeconfig}", *arguments])

@@ -297,7 +297,7 @@ def test_all_of_it_is_a_kubectl_plugin(plane: Cluster, tmp_path: Path, lock: str
     plugin = tmp_path / "kubectl-careen"
     plugin.write_text(f"#!{sys.executable}\nfrom careen.cli.main import main\n\nmain()\n")
     plugin.chmod(0o755)
-    (tmp_path / "kubectl").symlink_to(plane._kubectl)
+    (tmp_path / "kubectl").symlink_to(plane.kubectl_program)
     source = Path(__file__).parents[2] / "operator"
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(source)}
     command = ["kubectl", "careen", "lock", "status", f"--kubeconfig={plane.kubeconfig}"]

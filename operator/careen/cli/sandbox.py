@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -201,12 +202,14 @@ def _wait(sandbox: Sandbox, ended: threading.Event) -> None:
 def explain_sandbox(sandbox: Sandbox) -> str:
     """How to talk to a sandbox, in commands that can be copied."""
     kubeconfig = sandbox.cluster.kubeconfig
+    program = sandbox.cluster.kubectl_program
+    alias = "" if shutil.which("kubectl") else f"  alias kubectl={program}\n"
     policy = POLICY.format(releases=sandbox.releases)
     return f"""
 {len(sandbox.names)} machines run 1.0.0. In another terminal:
 
   export KUBECONFIG={kubeconfig}
-  careen status --watch
+{alias}  careen status --watch
   kubectl apply -f - <<'EOF'
 {policy}EOF
   careen sandbox publish 2.1.0 --fault panic

@@ -38,7 +38,7 @@ class Cluster:
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         """Run kubectl as the administrator and return what it printed; raises SandboxError if it fails."""
-        command = [str(self._kubectl), f"--kubeconfig={self.kubeconfig}", *arguments]
+        command = [str(self.kubectl_program), f"--kubeconfig={self.kubeconfig}", *arguments]
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, timeout=120)
         if done.returncode != 0:
             raise SandboxError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
@@ -63,7 +63,8 @@ class Cluster:
         api.close()
 
     @property
-    def _kubectl(self) -> Path:
+    def kubectl_program(self) -> Path:
+        """A kubectl that fits the cluster."""
         raise NotImplementedError
 
     @property

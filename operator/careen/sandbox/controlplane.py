@@ -161,7 +161,7 @@ class ControlPlane(Cluster):
         self.warm_up()
 
     @property
-    def _kubectl(self) -> Path:
+    def kubectl_program(self) -> Path:
         return self.binaries["kubectl"]
 
     @property

@@ -81,7 +81,7 @@ class ExistingCluster(Cluster):
             raise SandboxError(f"{name} is not on the PATH and can't be built: {error}") from error
 
     @property
-    def _kubectl(self) -> Path:
+    def kubectl_program(self) -> Path:
         return self._program
 
     @property

@@ -204,12 +204,18 @@ class Sandbox:
         """The folder of a machine, with its disk."""
         return self._folder / "machines" / name
 
+    def find_agent(self, name: str) -> int | None:
+        """Process id of a machine's agent; None while it has none."""
+        # A booting machine has other children, that read its disk; without them it would not boot.
+        found = (pid for pid in _children_of(self._children[name].process.pid) if _is_agent(pid))
+        return next(found, None)
+
     def kill_agent(self, name: str) -> bool:
         """SIGKILL the agent's process of a machine, which starts another one; False when there is none just now."""
-        pids = _children_of(self._children[name].process.pid)
-        for pid in pids:
+        pid = self.find_agent(name)
+        if pid is not None:
             os.kill(pid, signal.SIGKILL)
-        return bool(pids)
+        return pid is not None
 
     def find_ended(self) -> list[Child]:
         """Processes that have ended although nobody asked them to."""
@@ -315,15 +321,16 @@ class Sandbox:
         ).save(self._folder)
 
     def _spawn(self, name: str, command: list[str]) -> Child:
-        child = spawn(name, command, self._logs / f"{name}.log", _environment())
+        child = spawn(name, command, self._logs / f"{name}.log", self._environment())
         self._children[name] = child
         return child
 
-
-def _environment() -> dict[str, str]:
-    """Our environment, in which children find the package that we were loaded from."""
-    source = str(Path(careen.__file__).parent.parent)
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))}
+    def _environment(self) -> dict[str, str]:
+        """Our environment, in which children find the package that we were loaded from."""
+        source = str(Path(careen.__file__).parent.parent)
+        found = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))}
+        # Reading the system's authorities takes a sixth of each process's start, and our own API server needs none.
+        return found if self._given is not None else found | {"SSL_CERT_FILE": os.devnull}
 
 
 def _children_of(pid: int) -> list[int]:
@@ -332,3 +339,11 @@ def _children_of(pid: int) -> list[int]:
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         found += map(int, task.read_text().split())
     return found
+
+
+def _is_agent(pid: int) -> bool:
+    """Whether a process is a machine's agent; False if it has ended."""
+    try:
+        return b"agent" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
