@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import http.server
 import json
 import os
@@ -10,17 +9,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from careen.cli.lock import free_lock, take_lock
 from careen.cli.main import run
-from careen.cli.target import CommandError
-from careen.kube.session import Session
 from careen.sandbox.client import Api
 from careen.sandbox.cluster import Cluster
 from careen.sandbox.nodes import create_nodes, node_manifest
@@ -198,31 +193,6 @@ def test_a_machine_in_flight_keeps_its_lock_unless_forced(
     assert code == 1
     assert "m1 is in flight (2.0.0, Idle)" in error
     assert careen("lock", "unlock", "m1", "--force")[0] == 0
-
-
-async def test_a_hundred_clients_never_hold_more_than_the_maximum(plane: Cluster, admin: Api, lock: str) -> None:
-    admin.patch(f"{OURS}/rebootlocks/default", {"spec": {"max": 3}})
-    most, done = 0, 0
-
-    async def client(session: Session, name: str) -> None:
-        nonlocal most, done
-        async with asyncio.timeout(120):
-            while True:
-                with suppress(CommandError):
-                    await take_lock(session, lock, name)
-                    break
-                await asyncio.sleep(0.2)
-            held = (await session.request("GET", f"{OURS}/rebootlocks/default")).body["status"]["holders"]
-            assert name in {holder["id"] for holder in held}
-            most = max(most, len(held))
-            await free_lock(session, lock, name)
-            done += 1
-
-    async with Session.connect(plane.kubeconfig, user_agent="test") as session:
-        await asyncio.gather(*(client(session, f"client-{number}") for number in range(100)))
-    assert done == 100
-    assert 1 <= most <= 3
-    assert admin.get(f"{OURS}/rebootlocks/default")["status"]["holders"] == []
 
 
 def test_status_shows_machines_slots_and_holders(
