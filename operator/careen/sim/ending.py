@@ -70,7 +70,7 @@ def _judge_machine(world: World, name: str) -> None:
 def _is_limbo(world: World, name: str, node: Item) -> bool:
     """Whether the machine lost its journal and its Node in the middle of a trial, and says so: people have to look."""
     told = (node.status.get("step") or {}).get("error") or {}
-    return world.machines[name].machine_id in world.watch.lost_journals and told.get("class") == "Disk"
+    return name in world.machines and world.machines[name].machine_id in world.watch.lost_journals and told.get("class") == "Disk"
 
 
 def _judge_stability(world: World) -> None:
@@ -99,6 +99,8 @@ def _judge_policy(world: World, policy: Item) -> None:
     if complete != all(version == wanted for version in runs.values()):
         raise BrokenError(f"ending: Complete is {complete}, and the machines run {runs}, wanted {wanted}")
     if complete:
+        return
+    if any(_is_limbo(world, node.name, node) for node in world.api.objects["Node"].values()):
         return
     if world.setting.ends_well and not _is_called_off(world, wanted):
         raise BrokenError(f"ending: a good release did not get everywhere: {runs}, {told}")
