@@ -210,12 +210,6 @@ class Sandbox:
         found = (pid for pid in _children_of(self._children[name].process.pid) if _is_agent(pid))
         return next(found, None)
 
-    def find_agent(self, name: str) -> int | None:
-        """Process id of a machine's agent; None while it has none."""
-        # A booting machine has other children, that read its disk; without them it would not boot.
-        found = (pid for pid in _children_of(self._children[name].process.pid) if _is_agent(pid))
-        return next(found, None)
-
     def kill_agent(self, name: str) -> bool:
         """SIGKILL the agent's process of a machine, which starts another one; False when there is none just now."""
         pid = self.find_agent(name)
@@ -345,14 +339,6 @@ def _children_of(pid: int) -> list[int]:
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         found += map(int, task.read_text().split())
     return found
-
-
-def _is_agent(pid: int) -> bool:
-    """Whether a process is a machine's agent; False if it has ended."""
-    try:
-        return b"agent" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
 
 
 def _is_agent(pid: int) -> bool:
