@@ -70,7 +70,11 @@ def _judge_machine(world: World, name: str) -> None:
 def _is_limbo(world: World, name: str, node: Item) -> bool:
     """Whether the machine lost its journal and its Node in the middle of a trial, and says so: people have to look."""
     told = (node.status.get("step") or {}).get("error") or {}
-    return name in world.machines and world.machines[name].machine_id in world.watch.lost_journals and told.get("class") == "Disk"
+    return (
+        name in world.machines
+        and world.machines[name].machine_id in world.watch.lost_journals
+        and told.get("class") == "Disk"
+    )
 
 
 def _judge_stability(world: World) -> None:
