@@ -49,14 +49,15 @@ class Budgets:
             for name in (self._control_plane & set(snapshot.machines)) - freed
             if fleet.held.get(name) or snapshot.machines[name].in_flight
         } | (self._control_plane & fleet.ghosts)
-        self._policies: dict[str, list[Policy]] = {}
-        for policy_name, names in self._members.items():
-            for name in names:
-                self._policies.setdefault(name, []).append(snapshot.policies[policy_name])
         self._down_by_policy = {name: len(names & self._down) for name, names in self._members.items()}
         self._domains: dict[tuple[str, str], dict[str, set[str]]] = {}
         self._spent: dict[tuple[str, str, str], Refusal] = {}
         """Refusals that hold for every machine of a policy or domain until the next grant."""
+
+    def _policies_of(self, machine: Machine) -> list[Policy]:
+        """Policies in whose budgets the machine counts."""
+        policies = self._fleet.snapshot.policies
+        return [policies[name] for name, members in self._members.items() if machine.name in members]
 
     def _find_ghosts(self, policy: str) -> set[str]:
         snapshot = self._fleet.snapshot
@@ -71,7 +72,7 @@ class Budgets:
         refusal = self._refuse_control_plane(machine)
         if refusal is not None or machine.name in self._down:
             return refusal
-        for policy in self._policies.get(machine.name, ()):
+        for policy in self._policies_of(machine):
             refusal = self._refuse_topology(policy, machine) or self._refuse_policy(policy)
             if refusal is not None:
                 return refusal
@@ -85,7 +86,7 @@ class Budgets:
             return
         self._down.add(machine.name)
         self._spent.clear()
-        for policy in self._policies.get(machine.name, ()):
+        for policy in self._policies_of(machine):
             self._down_by_policy[policy.name] += 1
 
     def _refuse_control_plane(self, machine: Machine) -> Refusal | None:

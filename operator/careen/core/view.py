@@ -35,9 +35,9 @@ class View:
         return policy.name in self.fleet.owners.get(machine.name, ())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Look:
-    """What one machine needs next."""
+    """What one machine needs next; as a draft it is not frozen, for two are made for every machine in every plan."""
 
     explanation: Explanation
     actions: tuple[Action, ...] = ()
