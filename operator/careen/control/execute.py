@@ -296,7 +296,7 @@ class Executor:
 
 def _turns(action: Action) -> tuple[Turn, ...]:
     match action:
-        case SetOrder():
+        case SetOrder() | WriteNote():
             return (action.turn,) if action.turn is not None else ()
         case WriteLock() | WritePolicy():
             return action.turns

@@ -26,6 +26,7 @@ class Entry:
     """What is known of one release key."""
 
     result: Release | str
+    """Empty until the first lookup has ended."""
     at: float
     failures: int = 0
     task: asyncio.Task[None] | None = None
@@ -41,8 +42,8 @@ class ReleaseBook:
         self._wanted: frozenset[ReleaseKey] = frozenset()
 
     def known(self) -> dict[ReleaseKey, Release | str]:
-        """What release keys resolve to; a sentence where they do not."""
-        return {key: entry.result for key, entry in self._entries.items()}
+        """What release keys resolve to; a sentence where they do not. Nothing of those still looked up at first."""
+        return {key: entry.result for key, entry in self._entries.items() if entry.result}
 
     def want(self, keys: frozenset[ReleaseKey]) -> None:
         """Look up what is wanted and not known yet; forget what nobody wants any more."""
@@ -53,7 +54,7 @@ class ReleaseBook:
             if entry.task is None and now - entry.at > FORGET_SECONDS:
                 del self._entries[key]
         for key in keys:
-            entry = self._entries.setdefault(key, Entry(f"{key[1]} is being looked up in {key[0]}", now))
+            entry = self._entries.setdefault(key, Entry("", now))
             due = entry.retry_at is None or now >= entry.retry_at
             if entry.task is None and isinstance(entry.result, str) and due:
                 entry.task = asyncio.create_task(self._look_up(key, entry))

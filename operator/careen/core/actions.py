@@ -113,6 +113,7 @@ class WriteNote:
     uid: str
     generation: int
     note: Note
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True, slots=True)

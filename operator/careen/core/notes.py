@@ -6,10 +6,11 @@ capacity reasons count as one, since they come and go with every hand-over.
 
 from careen.api.reasons import Reason
 
-from .actions import Explanation, WriteNote
+from .actions import Explanation, Turn, WriteNote
 from .budgets import CAPACITY
 from .locks import LockDraft
 from .orders import drain_started
+from .rollouts import LOCK_WRITING, LOOKING_UP, RECORDING
 from .snapshot import Machine, Note
 from .view import Look, View
 
@@ -17,6 +18,10 @@ UNWRITTEN = frozenset({"Activating", "Returning", "Gone"})
 """States that last seconds and are told by the agent's own phase."""
 WORDY = frozenset({Reason.DISRUPTION_BUDGET, Reason.STAGING_FAILED, Reason.RELEASE_UNRESOLVED})
 """Reasons whose message names something that people must find: another message is worth a write."""
+FLEETING = frozenset({LOOKING_UP, RECORDING, LOCK_WRITING})
+"""What a whole fleet waits for while one write or one lookup is under way: over before a note could be read."""
+TOLD = frozenset({Reason.DISRUPTION_BUDGET, Reason.DRAIN_TIMEOUT})
+"""Reasons that people must act on: an Event says so too."""
 PATIENCE = 10.0
 """Seconds that a trial may take to become healthy before a note says what it waits for."""
 
@@ -24,7 +29,11 @@ PATIENCE = 10.0
 def write_note(view: View, machine: Machine, look: Look, explanation: Explanation) -> WriteNote | None:
     """The note that the explanation is worth, if any."""
     note = machine.note
-    if explanation.state in UNWRITTEN or (explanation.reason == Reason.NO_POLICY and note is None):
+    if (
+        explanation.state in UNWRITTEN
+        or explanation.message in FLEETING
+        or (explanation.reason == Reason.NO_POLICY and note is None)
+    ):
         return None
     if explanation.state == "Verifying" and look.settled_since is None and not _is_slow(view, machine, note):
         return None
@@ -36,7 +45,10 @@ def write_note(view: View, machine: Machine, look: Look, explanation: Explanatio
     if note is not None and note.state == explanation.state and not _is_old_drain(view, machine, explanation):
         since = note.since
     written = Note(explanation.state, explanation.reason, explanation.message, since, look.settled_since)
-    return WriteNote(machine.name, machine.uid, machine.generation, written)
+    turn = None
+    if explanation.reason in TOLD and (note is None or note.reason != explanation.reason):
+        turn = Turn("Node", machine.name, machine.uid, explanation.reason, explanation.message, warning=True)
+    return WriteNote(machine.name, machine.uid, machine.generation, written, turn)
 
 
 def _says(note: Note, view: View, machine: Machine, explanation: Explanation) -> bool:

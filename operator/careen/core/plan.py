@@ -12,7 +12,7 @@ from .gates import ACTIVATE_GATES, STAGE_GATES, Candidate, first_refusal
 from .locks import LockDraft, draft_locks
 from .notes import list_holders, write_note
 from .orders import advance, give_order, sweep_mark
-from .rollouts import Progress, assess
+from .rollouts import LOCK_WRITING, RECORDING, Progress, assess
 from .selectors import matches
 from .snapshot import Holder, Machine, Policy, Snapshot
 from .statuses import write_policy
@@ -146,9 +146,7 @@ def _grant(draft: Draft) -> None:
         lock = draft.locks[policy.terms.lock]
         elsewhere = draft.freeing not in (None, lock.lock.name)
         if writing or elsewhere or lock.before.term != view.snapshot.term:
-            draft.explain_wait(
-                machine, policy, Refusal(Reason.LOCK_FULL, f"RebootLock {lock.lock.name} is being written")
-            )
+            draft.explain_wait(machine, policy, Refusal(Reason.LOCK_FULL, LOCK_WRITING))
             continue
         core = view.snapshot.core_nodes[machine.name]
         assert machine.order is not None
@@ -190,7 +188,7 @@ def _stage(draft: Draft) -> None:
         candidate = _candidate(draft, machine, policy)
         refusal = first_refusal(STAGE_GATES, candidate)
         if refusal is None and (progress.rollout is None or not progress.stored):
-            refusal = Refusal(Reason.ROLLING_OUT, "the rollout is being recorded")
+            refusal = Refusal(Reason.ROLLING_OUT, RECORDING)
         if refusal is None and staging[policy.name] >= policy.max_staging:
             refusal = Refusal(Reason.STAGING_BUDGET, f"{policy.max_staging} machines of {policy.name} are staging")
         if refusal is not None:
@@ -244,6 +242,8 @@ def _write_notes(draft: Draft) -> list[WriteNote]:
     for name, look in draft.looks.items():
         if name in holding and look.explanation.state not in ("Draining", "Verifying"):
             continue
+        if name in holding and name not in draft.view.fleet.held:
+            continue  # Granted by this very plan: nothing is true until that write is.
         if look.explanation.state == "Draining" and not draft.view.snapshot.pods.get(name):
             continue  # Nothing to move: the note would only stand in the way of the next order.
         note = write_note(draft.view, draft.view.snapshot.machines[name], look, look.explanation)

@@ -14,6 +14,14 @@ MOST_FAILURES = 1000
 """Failures kept by name; a policy can tolerate fewer, so the list never has to forget one that counts."""
 
 
+LOOKING_UP = "the release is being looked up"
+"""Why a release is not resolved as long as its first lookup has not ended."""
+RECORDING = "the rollout is being recorded"
+"""Why a machine waits for the one write that begins its rollout."""
+LOCK_WRITING = "a reboot lock is being written"
+"""Why a machine waits for a place that the answer of a write under way may leave it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a policy's rollout stands now: what is stored, brought up to what the snapshot shows."""
@@ -57,7 +65,7 @@ def assess(fleet: Fleet, policy: Policy, now: float) -> Progress:
     """Bring a policy's rollout up to date with the snapshot."""
     rollout = policy.rollout
     if rollout is None or not is_current(policy, rollout):
-        found = fleet.snapshot.releases.get(policy.release_key, "the release is being looked up")
+        found = fleet.snapshot.releases.get(policy.release_key, LOOKING_UP)
         if isinstance(found, str):
             # What was begun goes on being counted, but no new order is given for a release that nobody wants.
             return Progress(policy, None, stored=False, unresolved=found)
