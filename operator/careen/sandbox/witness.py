@@ -52,7 +52,7 @@ class Moment:
 
 
 class Witness:
-    """Watches until it is told to stop; see `testify`. Leases are those of one namespace, by their names."""
+    """Watches until it is told to stop; see `call_witness`. Leases are those of one namespace, by their names."""
 
     def __init__(self, session: Session, namespace: str) -> None:
         self._session = session
@@ -60,6 +60,8 @@ class Witness:
         self._seen: list[Sighting] = []
         self._listed = 0
         self._changed = asyncio.Condition()
+        self.dismissed = False
+        """Set it when the test takes the API server's history away: nothing is watched from then on."""
         self.live: dict[Resource, dict[str, Document]] = {kind: {} for kind in KINDS}
         """The objects as they were last seen, by kind and name."""
 
@@ -144,7 +146,7 @@ class Witness:
 
 
 @asynccontextmanager
-async def testify(session: Session, namespace: str) -> AsyncIterator[Witness]:
+async def call_witness(session: Session, namespace: str) -> AsyncIterator[Witness]:
     """A witness that has listed everything and goes on watching; RuntimeError if it missed anything."""
     witness, opened = Witness(session, namespace), asyncio.Event()
     task = asyncio.create_task(witness.listen(opened.set), name="witness")
@@ -154,7 +156,7 @@ async def testify(session: Session, namespace: str) -> AsyncIterator[Witness]:
         if task.done():
             task.result()
         yield witness
-        if task.done():
+        if task.done() and not witness.dismissed:
             task.result()
     finally:
         for each in (waiting, task):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +12,12 @@ import pytest
 
 from careen.api.meta import NAMESPACE
 from careen.kube.errors import AlreadyExists
-from careen.kube.resources import CORE_NODES, LOCKS, NODES, POLICIES
+from careen.kube.resources import CORE_NODES, LOCKS, NODES, PODS, POLICIES
 from careen.kube.session import Session
 from careen.kube.write import create, patch_merge
 from careen.sandbox.cluster import Cluster
 from careen.sandbox.fleet import Fleet, run_fleet
-from careen.sandbox.witness import Witness, testify
+from careen.sandbox.witness import Witness, call_witness
 
 Document = dict[str, Any]
 
@@ -130,7 +130,7 @@ def stage(plane: Cluster) -> Stage:
     ) -> AsyncIterator[Scene]:
         async with run_fleet(count, boot_seconds=boot_seconds, cluster=plane, **kw) as fleet:
             await set_lock(fleet.admin, lock)
-            async with testify(fleet.admin, NAMESPACE) as witness:
+            async with call_witness(fleet.admin, NAMESPACE) as witness:
                 scene = Scene(fleet, witness)
                 if operator:
                     fleet.start_operator(lease_seconds=lease_seconds, identity="one")
@@ -162,6 +162,30 @@ async def ready(scene: Scene) -> None:
 
 
 @pytest.fixture
-def settle() -> Callable[[float], Any]:
-    """Let the last events arrive."""
-    return asyncio.sleep
+def make_lock() -> Callable[[Session, int], Awaitable[None]]:
+    """Makes the default lock with a size."""
+    return set_lock
+
+
+@pytest.fixture
+def make_pod(namespace: str) -> Callable[[Scene, str, str], Awaitable[None]]:
+    """Makes a pod on a machine and waits until it is Ready: something to drain, with its name as the label app."""
+
+    async def make(scene: Scene, name: str, node: str) -> None:
+        body = {
+            "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
+            "spec": {
+                "nodeName": node,
+                "containers": [{"name": "main", "image": "example.invalid/main"}],
+                "terminationGracePeriodSeconds": 1,
+            },
+        }
+        await create(scene.fleet.admin, PODS, body)
+        async with asyncio.timeout(60):
+            while True:
+                pod = (await scene.fleet.admin.request("GET", PODS.path(namespace, name))).body
+                if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions") or ()):
+                    return
+                await asyncio.sleep(0.1)
+
+    return make
