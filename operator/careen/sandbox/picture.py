@@ -35,7 +35,7 @@ from careen.sandbox.demo import (
     zone_label,
 )
 from careen.sandbox.up import NEXT_VERSION, Sandbox
-from careen.sandbox.witness import Document, Witness, testify
+from careen.sandbox.witness import Document, Witness, call_witness
 
 REFRESH_SECONDS = 0.2
 SVG_WIDTH = 128
@@ -192,7 +192,7 @@ def show_demo(sandbox: Sandbox, console: Console | None, svg: Path | None = None
 
 async def _play(sandbox: Sandbox, picture: Picture) -> Result:
     connect = Session.connect(sandbox.cluster.kubeconfig, user_agent=f"careen-demo/{__version__}")
-    async with connect as session, testify(session, NAMESPACE) as witness:
+    async with connect as session, call_witness(session, NAMESPACE) as witness:
         drawing = asyncio.create_task(picture.follow(witness))
         try:
             return await play(sandbox, witness, session, picture.tell)
