@@ -44,6 +44,7 @@ async def resume_policy(session: Session, name: str) -> str:
     from careen.api.meta import RESUME_ANNOTATION
     from careen.cli.fleet import get
     from careen.core.decode import decode_policy
+    from careen.core.rollouts import count_failures
     from careen.kube.resources import POLICIES
     from careen.kube.write import patch_merge
 
@@ -58,7 +59,7 @@ async def resume_policy(session: Session, name: str) -> str:
         # The number says which failures were seen: one more that comes meanwhile halts the rollout again.
         change["metadata"] = {"annotations": {RESUME_ANNOTATION: f"{rollout.id}/{rollout.failed}"}}
         told.append(
-            f"rollout {rollout.id} goes on after {rollout.failed} failures; "
+            f"rollout {rollout.id} goes on after {count_failures(rollout.failed)}; "
             "`careen retry NODE` tries the release again where it was rolled back"
         )
     if not change:

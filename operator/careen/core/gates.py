@@ -8,7 +8,7 @@ from careen.api.reasons import Cause, Reason
 
 from .budgets import Budgets, Refusal
 from .fleet import Fleet, speaks_protocol
-from .rollouts import Progress, has_failed, refuse_wave
+from .rollouts import Progress, count_failures, has_failed, refuse_wave
 from .semaphore import Refused, acquire
 from .snapshot import Holder, Lock, Machine, Policy
 
@@ -77,7 +77,7 @@ def check_halt(candidate: Candidate) -> Refusal | None:
     names = ", ".join(f"{failure.node} ({failure.cause})" for failure in rollout.failures[-3:])
     return Refusal(
         Reason.ROLLOUT_HALTED,
-        f"rollout {rollout.id} is halted after {rollout.failed} failures: {names}; "
+        f"rollout {rollout.id} is halted after {count_failures(rollout.failed)}: {names}; "
         f"`careen resume {candidate.policy.name}` goes on",
     )
 

@@ -53,6 +53,11 @@ def needed_releases(snapshot: Snapshot) -> frozenset[tuple[str, str]]:
     )
 
 
+def count_failures(failed: int) -> str:
+    """The number of failures for a sentence."""
+    return "1 failure" if failed == 1 else f"{failed} failures"
+
+
 def is_current(policy: Policy, rollout: Rollout) -> bool:
     """Whether the rollout is of what the policy asks for; a version stays what it was resolved to at its start."""
     release = rollout.release

@@ -6,6 +6,8 @@ import sys
 from datetime import UTC, datetime
 
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+KOPF = frozenset({"settings", "k8s_skip", "k8s_ref"})
+"""What kopf hangs on its records for its own use: all of its settings, several KB a line."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -19,7 +21,7 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line.update({key: value for key, value in vars(record).items() if key not in STANDARD})
+        line.update({key: value for key, value in vars(record).items() if key not in STANDARD | KOPF})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
