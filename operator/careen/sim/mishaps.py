@@ -47,6 +47,8 @@ def reconnect(machine: Machine) -> None:
 def lose_journal(world: World) -> None:
     """The journal is lost with the ROOT partition while the machine is down."""
     machine = pick_machine(world)
+    if not machine.up:
+        return
     machine.go_down(world.dice.wait(10.0))
     machine.note("loses its journal")
     machine.journal = None

@@ -134,6 +134,7 @@ class World:
         """Switch a new machine on and register it."""
         if machine.up or machine.retired:
             return
+        machine.epoch += 1
         machine.start(machine.booted)
         machine.note(f"joins as {machine.machine_id}")
         machine.report(machine.epoch)
