@@ -61,7 +61,10 @@ def check_release(candidate: Candidate) -> Refusal | None:
         return Refusal(Reason.RELEASE_UNRESOLVED, progress.unresolved)
     if progress.rollout is not None and has_failed(progress.rollout, candidate.machine):
         version = progress.rollout.release.version
-        cause = candidate.machine.step.cause or "an earlier rollback"
+        step = candidate.machine.step
+        cause = step.cause or "an earlier rollback"
+        if candidate.machine.phase == "Failed":
+            cause = f"{step.error_class}: {step.error_message}"
         return Refusal(
             Reason.RELEASE_REJECTED,
             f"{version} failed here ({cause}); `careen retry {candidate.machine.name}` tries it again",

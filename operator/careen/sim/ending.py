@@ -89,7 +89,10 @@ def _judge_stability(world: World) -> None:
 
 
 def _is_called_off(world: World, wanted: str) -> bool:
-    """Whether people aborted the very release in flight that they asked for in the end."""
+    """Whether people aborted the very release in flight that they asked for in the end, or its bytes rotted."""
+    steps = [node.status.get("step") or {} for node in world.api.objects["Node"].values()]
+    if any((step.get("error") or {}).get("class") == "Integrity" for step in steps):
+        return True
     digest = next(known.release.digest for known in world.releases if known.release.version == wanted)
     rejected = [entry for m in world.machines.values() if m.journal is not None for entry in m.journal.rejected]
     return any(entry.digest == digest and entry.cause == "People" for entry in rejected)

@@ -138,3 +138,14 @@ def test_a_holder_is_held_to_the_gates_of_safety_but_not_to_capacity() -> None:
     names = [gate.__name__ for gate in HOLD_GATES]
     assert [gate.__name__ for gate in STAGE_GATES] == [*names, "check_drain_pause"]
     assert [gate.__name__ for gate in ACTIVATE_GATES] == [*names, "check_drain_pause", "check_budgets", "check_free"]
+
+
+def test_a_machine_that_failed_tells_its_own_error(cluster: Any) -> None:
+    ready(cluster)
+    cluster.give("m0", "Activate", "Failed")
+    step = replace(cluster.machines["m0"].step, error_class="Boot", error_message="kexec: the image was refused")
+    cluster.change("m0", step=step)
+    cluster.policies["os"] = replace(cluster.policies["os"], max_failed=5)
+    told = next(e for e in cluster.plan().explanations if e.machine == "m0")
+    assert told.reason == "ReleaseRejected"
+    assert told.message == "2.0.0 failed here (Boot: kexec: the image was refused); `careen retry m0` tries it again"
