@@ -3,6 +3,7 @@
 Tolerant where the schema is older or newer than we are: absent means default, unknown fields are ignored.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -250,9 +251,13 @@ def _decode_wave(wave: Document) -> Wave:
 
 
 def _decode_resume(value: str | None) -> tuple[str, int] | None:
-    """The annotation ROLLOUT/N; anything else is as if it were not there."""
+    """The annotation ROLLOUT/N; anything else is as if it were not there.
+
+    People write it by hand: whatever int() takes offence at (other alphabets' digits, thousands of them) must not end
+    the operator.
+    """
     rollout, _, number = (value or "").rpartition("/")
-    return (rollout, int(number)) if rollout and number.isdigit() else None
+    return (rollout, int(number)) if rollout and re.fullmatch(r"[0-9]{1,9}", number) else None
 
 
 def _decode_rollout(rollout: Document, policy_uid: str) -> Rollout:
