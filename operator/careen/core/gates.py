@@ -140,9 +140,14 @@ def check_budgets(candidate: Candidate) -> Refusal | None:
 
 
 def check_free(candidate: Candidate) -> Refusal | None:
-    """The lock must have room."""
+    """The lock must have room, and nobody may hold it under the machine's own name."""
     if candidate.lock is None:
         return None
+    for holder in candidate.lock.holders:
+        if holder.id == candidate.machine.name:
+            # To lock again would succeed and change nothing: the machine would wait for ever without a reason.
+            lock, by = candidate.lock.name, holder.by or "somebody else"
+            return Refusal(Reason.LOCK_FULL, f"{by} holds RebootLock {lock} in the name of {holder.id}")
     outcome = acquire(candidate.lock, Holder(id=candidate.machine.name, since=candidate.now))
     return Refusal(outcome.reason, outcome.message) if isinstance(outcome, Refused) else None
 

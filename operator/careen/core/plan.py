@@ -83,8 +83,9 @@ def _freed_machines(view: View, locks: dict[str, LockDraft]) -> tuple[str | None
     freeing = [name for name, draft in locks.items() if draft.freed]
     if len(freeing) != 1:
         return None, frozenset()
-    freed = set(locks[freeing[0]].freed)
-    machines = (name for name, pairs in view.fleet.held.items() if {holder.id for _, holder in pairs} <= freed)
+    # Lock and holder: under the same name a person may hold another lock for the machine, which is not freed.
+    freed = {(freeing[0], holder) for holder in locks[freeing[0]].freed}
+    machines = (name for name, pairs in view.fleet.held.items() if {(lock.name, h.id) for lock, h in pairs} <= freed)
     return freeing[0], frozenset(machines)
 
 

@@ -169,6 +169,19 @@ def test_rule_1_one_write_frees_and_grants(cluster: Any) -> None:
     assert (write.freed, write.granted, write.resource_version) == (("m0",), ("m1",), "1")
 
 
+def test_rule_1_a_machine_that_still_holds_another_lock_is_not_counted_as_back(cluster: Any) -> None:
+    cluster.add("m0", version="2.0.0")
+    cluster.add("m1")
+    cluster.set_policy()
+    cluster.give("m0", "Commit", "Committed")
+    cluster.give("m1")
+    cluster.set_lock("m0", limit=2)
+    cluster.set_lock(name="other", limit=2, holders=(Holder("m0", cluster.at - 60, by="zoe"),))
+    (write,) = cluster.find(WriteLock)
+    assert (write.freed, write.granted) == (("m0",), ())
+    assert cluster.reason("m1") == ("Waiting", "BudgetSpent")
+
+
 def test_rule_1_nothing_is_granted_while_a_locks_write_is_on_its_way(cluster: Any) -> None:
     staged(cluster, "m0")
     cluster.facts["busy"] = frozenset({("RebootLock", "other")})
@@ -401,6 +414,15 @@ def test_rule_9_holders_of_people_are_theirs(cluster: Any) -> None:
     cluster.set_lock(holders=(Holder("zoe", cluster.at - 9999, by="zoe"),))
     assert not cluster.find(WriteLock)
     assert cluster.reason("m0") == ("Waiting", "LockFull")
+
+
+def test_rule_9_a_lock_held_by_people_in_a_machines_name_keeps_it_waiting_and_says_so(cluster: Any) -> None:
+    staged(cluster, "m0", limit=2)
+    cluster.set_lock(limit=2, holders=(Holder("m0", cluster.at - 60, by="zoe"),))
+    assert not cluster.find(WriteLock)
+    (told,) = cluster.plan().explanations
+    assert (told.state, told.reason) == ("Waiting", "LockFull")
+    assert told.message == "zoe holds RebootLock default in the name of m0"
 
 
 def test_rule_9_a_missing_lock_refuses_all(cluster: Any) -> None:
