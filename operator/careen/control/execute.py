@@ -49,6 +49,9 @@ MOST_NOTES_IN_FLIGHT = 2
 STALE_HOLD = 0.5
 """Seconds that an object is left alone after a failed precondition, if no newer version of it is seen before."""
 FIRST_BACKOFF, LAST_BACKOFF = 0.5, 30.0
+FAILURE_MEMORY = 300.0
+"""Seconds after a hold for which failures still count: what is not tried again by then (a pod that went by itself)
+would be remembered for ever."""
 EVICTED_HOLD = 30.0
 """Seconds for which an accepted eviction is not asked for again: the deletion is on its way to our watch."""
 EVICTION_BACKOFF = 5.0
@@ -87,7 +90,11 @@ class Executor:
     def busy(self) -> frozenset[Target]:
         """Objects with a write on its way, or that are left alone for a while."""
         now = time.monotonic()
-        self._holds = {where: hold for where, hold in self._holds.items() if now < hold.until or hold.failures}
+        self._holds = {
+            where: hold
+            for where, hold in self._holds.items()
+            if now < hold.until + (FAILURE_MEMORY if hold.failures else 0.0)
+        }
         held = (where for where, hold in self._holds.items() if now < hold.until and not self._is_newer(where, hold))
         return frozenset(self._running) | frozenset(held)
 
@@ -132,22 +139,31 @@ class Executor:
             logger.info("%s %s is stale: %s", type(action).__name__, where[1], error.message)
             done = False
         except ApiError as error:
-            failures = (known.failures if known else 0) + 1
-            wait = min(LAST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(failures - 1, 10))
             asked = error.retry_after if isinstance(error, TooManyRequests) else None
             # Without an answer the write may have been done: only a newer version or time tells.
             version = self._version(where) if isinstance(error, Unreachable) else None
-            self._holds[where] = Hold(time.monotonic() + max(wait, asked or 0.0), version, failures)
+            self._back_off(where, known, version, asked or 0.0)
             logger.warning("%s %s failed: %s", type(action).__name__, where[1], error)
+            return "failed"
+        except Exception:
+            # A bug: without a pause the next plan would ask for the same at once, and again, as fast as it can.
+            self._back_off(where, known, None)
+            logger.exception("%s %s failed", type(action).__name__, where[1])
             return "failed"
         if not done:
             self._holds[where] = Hold(time.monotonic() + STALE_HOLD, self._version(where))
             return "stale"
-        if where[0] != "Pod":
+        if self._holds.get(where) is known:
+            # Not one that the action itself has laid: then it asks for time.
             self._holds.pop(where, None)
         for turn in _turns(action):
             self._post(turn)
         return "done"
+
+    def _back_off(self, where: Target, known: Hold | None, version: str | None, least: float = 0.0) -> None:
+        failures = (known.failures if known else 0) + 1
+        wait = min(LAST_BACKOFF, FIRST_BACKOFF * 2.0 ** min(failures - 1, 10))
+        self._holds[where] = Hold(time.monotonic() + max(wait, least), version, failures)
 
     def _store(self, kind: str) -> Store[Any] | None:
         world = self._world
@@ -216,7 +232,10 @@ class Executor:
     async def delete_node(self, action: DeleteNode) -> bool:
         """Delete the careen Node of a machine that is gone."""
         outcome = await write.delete(self._session, NODES, action.name, uid=action.uid)
-        if outcome is not write.Deletion.TERMINATING:
+        if outcome is write.Deletion.TERMINATING:
+            # Somebody's finalizer keeps it: to ask again at once would change nothing, and go on for ever.
+            self._holds[target(action)] = Hold(time.monotonic() + LAST_BACKOFF, None)
+        else:
             self._world.machines.forget("", action.name, action.uid)
         return True
 

@@ -172,10 +172,12 @@ class World:
 
     def _pod_changed(self, change: Change[Pod]) -> None:
         for pod in (change.old, change.new):
-            if pod is not None:
-                self._pods_by_node.setdefault(pod.node, {}).pop(pod.uid, None)
+            if pod is not None and (there := self._pods_by_node.get(pod.node)) is not None:
+                there.pop(pod.uid, None)
+                if not there:
+                    del self._pods_by_node[pod.node]  # Names of nodes come and go for as long as we run.
         if change.new is not None:
-            self._pods_by_node[change.new.node][change.new.uid] = change.new
+            self._pods_by_node.setdefault(change.new.node, {})[change.new.uid] = change.new
         if change.old != change.new:
             self._wake()
 
