@@ -38,10 +38,13 @@ class Loop:
         self._deferred: float | None = None
         self._shown: tuple[set[str], set[str]] = (set(), set())
         self.planned_at: float | None = None
-        """Monotonic instant of the last plan; for the liveness probe."""
+        """Monotonic instant of the last plan, or of the lead's beginning; for the liveness probe."""
 
     async def lead(self, term: int, executor: Executor) -> None:
         """Lead until cancelled: raise the fence, take a consistent list, then plan and act."""
+        # From here on, or an earlier lead's last plan would look as if this one were stuck, and its trials as overdue.
+        self.planned_at = time.monotonic()
+        self._world.forget_trials()
         await self._world.wait_synced(FENCE_SECONDS * 10)
         await self._raise_fence(term)
         await self._world.relist()

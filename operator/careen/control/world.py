@@ -145,11 +145,18 @@ class World:
         return self.silence.next_silence(time.monotonic(), live)
 
     def _silent(self, machines: dict[str, Machine]) -> frozenset[str]:
-        """Silent agents; while the watch of the Leases is down nobody becomes silent, for we could not see a change."""
+        """Silent agents; while the watch of the Leases is down nobody becomes silent and nobody ceases to be, for we could
+        not see a change."""
         mono = time.monotonic()
         live = self.leases.live_since if self.leases.live else None
         since = mono if live is None else live
-        return frozenset(name for name in machines if self.silence.is_silent(name, mono, since))
+        silent = frozenset(name for name in machines if self.silence.is_silent(name, mono, since))
+        self.silence.keep(silent)
+        return silent
+
+    def forget_trials(self) -> None:
+        """Count the time of trials anew: it runs only while this process leads (rule 7)."""
+        self._verifying.clear()
 
     def _track_trials(self, machines: dict[str, Machine]) -> dict[str, float]:
         """When each order on trial was first seen so, forgotten at each gap of the watches (rule 7)."""
@@ -158,7 +165,7 @@ class World:
             self._verifying.clear()
             self._verifying_live = live
         now = self.now()
-        current = {m.step.id for m in machines.values() if m.phase == "Verifying"}
+        current = {m.step.id for m in machines.values() if m.phase == "Verifying" and m.in_flight}
         self._verifying = {order: self._verifying.get(order, now) for order in current} if live is not None else {}
         return dict(self._verifying)
 

@@ -5,7 +5,8 @@ monotonic clock, with a live watch. Only at a cold start, when nothing has been 
 held against the API server's Date, until the Lease is seen to change (design.md section 1, "silent").
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 SILENCE_SECONDS = 180.0
 
@@ -19,7 +20,7 @@ class Heartbeat:
     seen_at: float
     """Monotonic instant at which this renewTime was first seen."""
     stale: bool
-    """Whether it was too old when it was first seen, and has not changed since."""
+    """Whether it was too old once, at the first look or later, and has not changed since."""
 
 
 class SilenceTracker:
@@ -36,6 +37,17 @@ class SilenceTracker:
             return
         stale = known is None and age is not None and age > self._limit
         self._known[machine] = Heartbeat(renewed, mono, stale)
+
+    def keep(self, silent: Iterable[str]) -> None:
+        """Machines that were found silent stay so until their Lease changes.
+
+        A gap of the watch starts the time of all others anew; a silent machine would count as alive again in it, and
+        its place in the budgets would be given to another one.
+        """
+        for machine in silent:
+            known = self._known.get(machine)
+            if known is not None and not known.stale:
+                self._known[machine] = replace(known, stale=True)
 
     def forget(self, machine: str) -> None:
         """The Lease is gone."""
