@@ -3,12 +3,15 @@
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from typing import Any
 
 from careen.core.actions import Action, Plan, WriteLock, WritePolicy
 from careen.core.plan import make_plan
 from careen.core.rollouts import needed_releases
+from careen.core.snapshot import Lock
 from careen.kube import write
+from careen.kube.errors import NotFound
 from careen.kube.resources import LOCKS
 from careen.kube.retry import retry_idempotent
 from careen.kube.session import Session
@@ -64,25 +67,28 @@ class Loop:
     async def _raise_fence(self, term: int) -> None:
         """Write our term into every RebootLock: from here on every late write of an older leader fails (rule 2)."""
 
-        async def raise_one(name: str, uid: str) -> None:
+        async def raise_one(lock: Lock) -> None:
             async def attempt() -> None:
                 ops: list[dict[str, Any]] = [
-                    {"op": "test", "path": "/metadata/uid", "value": uid},
+                    {"op": "test", "path": "/metadata/uid", "value": lock.uid},
                     {"op": "add", "path": "/status/term", "value": term},
                 ]
-                answer = await write.patch_json(self._session, LOCKS, name, ops, subresource="status")
+                answer = await write.patch_json(self._session, LOCKS, lock.name, ops, subresource="status")
                 if isinstance(answer, write.TestFailed):
-                    # No status yet, or another object of this name: the latter is in the list that follows.
-                    ops[1] = {"op": "add", "path": "/status", "value": {"term": term}}
-                    answer = await write.patch_json(self._session, LOCKS, name, ops, subresource="status")
+                    # No status yet, so nobody has granted anything; or another object of this name, which is in the
+                    # list that follows. A status that somebody writes meanwhile must not be lost: the first plan
+                    # writes our term into it.
+                    ops[1] = {"op": "test", "path": "/metadata/resourceVersion", "value": lock.resource_version}
+                    ops.append({"op": "add", "path": "/status", "value": {"term": term}})
+                    answer = await write.patch_json(self._session, LOCKS, lock.name, ops, subresource="status")
                 if not isinstance(answer, write.TestFailed):
                     self._world.locks.apply(answer)
 
-            await retry_idempotent(attempt, deadline=FENCE_SECONDS)
+            with suppress(NotFound):  # Deleted since the list.
+                await retry_idempotent(attempt, deadline=FENCE_SECONDS)
 
         await self._world.locks.relist()
-        locks = [(lock.name, lock.uid) for lock in self._world.locks.objects.values()]
-        await asyncio.gather(*(raise_one(name, uid) for name, uid in locks))
+        await asyncio.gather(*(raise_one(lock) for lock in tuple(self._world.locks.objects.values())))
 
     def _plan(self, term: int, executor: Executor) -> Plan:
         started = time.monotonic()

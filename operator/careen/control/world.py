@@ -145,7 +145,7 @@ class World:
         return self.silence.next_silence(time.monotonic(), live)
 
     def _silent(self, machines: dict[str, Machine]) -> frozenset[str]:
-        """Silent agents; while the watch of the Leases is down nobody becomes silent and nobody ceases to be, for we could
+        """Silent agents; while the watch of the Leases is down nobody becomes silent and nobody ceases to be: we could
         not see a change."""
         mono = time.monotonic()
         live = self.leases.live_since if self.leases.live else None
