@@ -41,13 +41,13 @@ lint: setup ## Style, types and import contracts
 	@$(BIN)/lint-imports --no-logo >.lint-imports.log || { cat .lint-imports.log; exit 1; }
 
 unit: setup ## Tests that need no server
-	@$(BIN)/pytest -q tests/unit tests/property $(ARGS)
+	@$(BIN)/pytest -q -n 2 --dist loadfile tests/unit tests/property $(ARGS)
 
 model: setup ## The seeded model test: whole rollouts in memory, invariants after every event
 	@$(BIN)/pytest -q tests/sim $(ARGS)
 
 api: setup ## Tests on a real API server (built at the first run, cached for ever after)
-	@$(BIN)/pytest -q tests/api $(ARGS)
+	@$(BIN)/pytest -q -n 2 --dist loadfile tests/api $(ARGS)
 
 sim: setup ## The model test over SEEDS seeds (default 100000)
 	@$(BIN)/python -m careen.sim --seeds $(SEEDS)

@@ -4,7 +4,7 @@ import pytest
 
 from careen.kube.errors import AlreadyExists, Conflict, Gone, Invalid, NotFound
 from careen.kube.events import Reporting, post_event
-from careen.kube.resources import CONFIGMAPS, CORE_NODES, EVENTS, LEASES, PODS
+from careen.kube.resources import CORE_NODES, EVENTS, LEASES, NODES, PODS
 from careen.kube.write import (
     Deletion,
     TestFailed,
@@ -136,10 +136,9 @@ async def test_server_side_apply_takes_a_field_from_another_manager_only_by_forc
 
 async def test_a_version_from_before_the_compaction_is_gone(session, own_plane):
     own_plane.compact_etcd()
+    # Of a kind that came late: the API server has snapshots of the early ones from their very first versions on.
     with pytest.raises(Gone):
-        await session.request(
-            "GET", CONFIGMAPS.path("default"), query={"resourceVersion": 2, "resourceVersionMatch": "Exact"}
-        )
+        await session.request("GET", NODES.path(), query={"resourceVersion": 2, "resourceVersionMatch": "Exact"})
 
 
 async def test_an_event_is_posted_once_however_often_it_is_said(session, node, records):
