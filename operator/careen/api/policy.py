@@ -20,6 +20,8 @@ from .meta import (
 from .node import CauseWord
 from .rules import ALLOWED, INT_OR_PERCENT, rule, rules
 
+MOST_FAILURES = 1000
+"""Failures of one rollout that are recorded: each by its order, so that none is counted twice."""
 LIST_MAP_BY_TYPE = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
 IntOrPercent = Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True, INT_OR_PERCENT: True})]
 LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
@@ -210,7 +212,7 @@ class Boot(Model):
 class Failure(Model):
     """What happens when machines fail."""
 
-    max_failed: Annotated[int, Field(ge=0, le=100_000)] = 0
+    max_failed: Annotated[int, Field(ge=0, le=MOST_FAILURES - 1)] = 0
     """Failures of one rollout that are tolerated; one more and the action is taken. Default 0."""
     action: Literal["Halt"] = "Halt"
     """Halt stops the rollout until people resume it or ask for another release. Default Halt."""
@@ -314,10 +316,13 @@ class Rollout(
     wave_done_at: Timestamp | None = None
     """When the open wave was finished and healthy; the soak runs from it."""
     failures: (
-        Annotated[list[FailureRecord], Field(max_length=100, json_schema_extra={"x-kubernetes-list-type": "atomic"})]
+        Annotated[
+            list[FailureRecord],
+            Field(max_length=MOST_FAILURES, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
+        ]
         | None
     ) = None
-    """Machines on which the rollout failed, oldest first (the first 100)."""
+    """Machines on which the rollout failed, oldest first; a rollout with 1000 of them stays halted."""
     failed: Annotated[int, Field(ge=0)] = 0
     """How many failures there were."""
     forgiven: Annotated[int, Field(ge=0)] = 0

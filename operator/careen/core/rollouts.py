@@ -3,16 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from careen.api.policy import MOST_FAILURES
 from careen.api.reasons import Cause, Reason, counts
 
 from .budgets import Refusal, name_some
 from .fleet import Fleet
 from .snapshot import Failure, Machine, Policy, Release, Rollout, Snapshot
 from .waves import draw_waves, soak_of, wave_of
-
-MOST_FAILURES = 1000
-"""Failures kept by name; a policy can tolerate fewer, so the list never has to forget one that counts."""
-
 
 LOOKING_UP = "the release is being looked up"
 """Why a release is not resolved as long as its first lookup has not ended."""
@@ -118,14 +115,16 @@ def _count_failures(fleet: Fleet, policy: Policy, rollout: Rollout, now: float) 
         for name in sorted(fleet.members[policy.name])
         if (failure := find_failure(fleet.snapshot.machines[name], rollout)) and failure.order not in known
     ]
-    failures = (*rollout.failures, *found)[-MOST_FAILURES:]
+    # No more than the list has room for: a failure that it forgot would be counted again in each plan.
+    found = found[: max(0, MOST_FAILURES - len(rollout.failures))]
+    failures = (*rollout.failures, *found)
     failed = rollout.failed + len(found)
     forgiven, halted_at = rollout.forgiven, rollout.halted_at
     if policy.resume is not None and policy.resume[0] == rollout.id:
         seen = min(policy.resume[1], failed)
         if seen > forgiven:
             forgiven, halted_at = seen, None
-    if halted_at is None and failed - forgiven > policy.max_failed:
+    if halted_at is None and (failed - forgiven > policy.max_failed or len(failures) >= MOST_FAILURES):
         halted_at = now
     return replace(rollout, failures=failures, failed=failed, forgiven=forgiven, halted_at=halted_at)
 

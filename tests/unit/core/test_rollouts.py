@@ -113,6 +113,22 @@ def test_the_failure_budget(cluster: Any, tolerated: int, failed: int, halts: bo
     assert cluster.assess().halted == halts
 
 
+def test_failures_beyond_what_can_be_recorded_halt_for_good(cluster: Any) -> None:
+    cluster.add("m0", "m1")
+    cluster.set_policy(max_failed=999)
+    known = tuple(Failure(f"x{n}", f"u{n}", f"o{n}", "Panic") for n in range(999))
+    cluster.store_rollout(failures=known, failed=999, forgiven=999)
+    for name in ("m0", "m1"):
+        cluster.give(name, "Activate", "RolledBack", step_cause="Panic")
+    rollout = cluster.assess().rollout
+    assert (len(rollout.failures), rollout.failed, rollout.halted_at) == (1000, 1000, cluster.at)
+    cluster.policies["os"] = replace(cluster.policies["os"], rollout=rollout, resume=(rollout.id, 1000))
+    again = cluster.assess().rollout
+    assert again.halted_at is not None
+    cluster.policies["os"] = replace(cluster.policies["os"], rollout=again)
+    assert cluster.assess().rollout == again, "nothing is counted twice, plan after plan"
+
+
 def test_resume_forgives_what_was_seen_and_no_more(cluster: Any) -> None:
     cluster.add("m0", "m1", "m2")
     cluster.set_policy()
