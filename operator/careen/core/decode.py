@@ -173,6 +173,7 @@ def decode_lock(obj: Document) -> Lock:
         max=spec.get("max", 0),
         paused=bool(spec.get("paused")),
         term=status.get("term") or 0,
+        observed_generation=status.get("observedGeneration") or 0,
         holders=tuple(
             Holder(
                 id=entry["id"],

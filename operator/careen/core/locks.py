@@ -30,10 +30,13 @@ class LockDraft:
         self.granted.append(holder.id)
 
     def to_action(self, term: int) -> WriteLock | None:
-        """The one write that makes it so; None when nothing changes."""
-        if self.lock.holders == self.before.holders and self.before.term == term:
-            return None
+        """The one write that makes it so; None when nothing changes.
+
+        People who set max or paused see in status.available and in Ready what it means, also while nobody asks.
+        """
         lock = self.before
+        if self.lock.holders == lock.holders and lock.term == term and lock.observed_generation == lock.generation:
+            return None
         return WriteLock(
             name=lock.name,
             uid=lock.uid,

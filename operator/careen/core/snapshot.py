@@ -234,6 +234,7 @@ class Lock:
     paused: bool = False
     term: int = 0
     holders: tuple[Holder, ...] = ()
+    observed_generation: int = 0
 
     @property
     def available(self) -> int:

@@ -94,7 +94,8 @@ class Cluster:
 
     def set_lock(self, *held: str, limit: int = 1, name: str = "default", term: int = 1, **changes: Any) -> None:
         """A lock, held by machines for their current orders."""
-        lock = Lock(name, f"uid-{name}", "1", 1, limit, term=term, holders=tuple(self.holder(h) for h in sorted(held)))
+        holders = tuple(self.holder(h) for h in sorted(held))
+        lock = Lock(name, f"uid-{name}", "1", 1, limit, term=term, holders=holders, observed_generation=1)
         self.locks[name] = replace(lock, **changes)
 
     def holder(self, name: str) -> Holder:

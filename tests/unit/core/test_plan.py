@@ -20,6 +20,7 @@ from careen.core.actions import (
     WritePolicy,
     target,
 )
+from careen.core.encode import encode_lock_status
 from careen.core.snapshot import Holder, Pod, Refusal, Step, Terms
 
 
@@ -423,6 +424,16 @@ def test_rule_9_a_lock_held_by_people_in_a_machines_name_keeps_it_waiting_and_sa
     (told,) = cluster.plan().explanations
     assert (told.state, told.reason) == ("Waiting", "LockFull")
     assert told.message == "zoe holds RebootLock default in the name of m0"
+
+
+def test_a_lock_that_people_resized_shows_what_is_available(cluster: Any) -> None:
+    staged(cluster, "m0")
+    cluster.set_lock(limit=0, generation=2)
+    (write,) = cluster.find(WriteLock)
+    assert (write.generation, write.max, write.granted) == (2, 0, ())
+    assert encode_lock_status(write, cluster.at)["conditions"][0]["reason"] == "LockFull"
+    cluster.set_lock(limit=0, generation=2, observed_generation=2)
+    assert not cluster.find(WriteLock)
 
 
 def test_rule_9_a_missing_lock_refuses_all(cluster: Any) -> None:
