@@ -11,7 +11,7 @@ GROUP = "careen.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 PROTOCOL = 1
-"""Number of the operator-agent protocol; both sides refuse to act on a higher one (reason ProtocolSkew)."""
+"""Number of the operator-agent protocol; an agent that speaks a higher one is given no orders (ProtocolSkew)."""
 
 NAMESPACE = "careen-system"
 OPERATOR_ACCOUNT = "careen-operator"

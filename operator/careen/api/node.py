@@ -258,7 +258,7 @@ class Orchestration(Model):
     """Why this machine waits, in the operator's words."""
 
     state: Annotated[str, Field(max_length=32)]
-    """Waiting, Draining, Verifying, Returning, UpToDate, Failed or Unmanaged."""
+    """Waiting, Staging, Draining, Verifying, UpToDate, Failed or Unmanaged."""
     reason: Annotated[str, Field(max_length=64)]
     """CamelCase word for why."""
     message: Message

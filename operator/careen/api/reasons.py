@@ -46,7 +46,6 @@ class Reason(StrEnum):
     MACHINES_FAILED = "MachinesFailed"
     FAILURE_BUDGET = "FailureBudgetSpent"
     AVAILABLE = "Available"
-    INVALID_SPEC = "InvalidSpec"
 
 
 class Cause(StrEnum):
