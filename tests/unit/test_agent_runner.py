@@ -17,7 +17,7 @@ from careen.agent.host import RebootError
 from careen.agent.record import Method
 from careen.agent.runner import Exit, Settings, run_agent
 from careen.disk.types import GIVEN_UP, DiskBusyError, SlotName
-from careen.kube.errors import Invalid, NotFound, Unreachable
+from careen.kube.errors import Conflict, Invalid, NotFound, Unreachable
 from careen.kube.session import Answer, Session
 from careen.sandbox.memory import MemoryHost
 
@@ -66,6 +66,8 @@ class OneNode:
         if isinstance(body, list):
             self._patch_json(body)
         else:
+            if body["metadata"]["uid"] != self.node["metadata"]["uid"]:
+                raise Conflict(409, "Conflict", "Precondition failed: UID in precondition: another one")
             merge(self.node["status"], body["status"])
         self.writes.append(copy.deepcopy(self.node["status"].get("step", {})))
         self.changed()
@@ -193,6 +195,22 @@ async def test_idle_it_renews_its_lease_and_writes_nothing(host: Host, api: OneN
         await until(lambda: api.leases >= 3)
         assert len(api.writes) == 1
         assert host.answered
+
+
+async def test_a_node_that_was_made_again_is_told_everything(host: Host, api: OneNode) -> None:
+    def make_again(_: Any) -> None:
+        api.before_patch = lambda _: None
+        metadata = {"name": NAME, "uid": "uid-2", "resourceVersion": "0"}
+        api.node = {"metadata": metadata, "spec": api.node["spec"], "status": {}}
+        api.changed()
+
+    async with agent(host, api):
+        await until(lambda: api.writes)
+        api.before_patch = make_again
+        api.give()
+        await until(lambda: api.step.get("phase") == "Staged")
+    assert api.node["metadata"]["uid"] == "uid-2"
+    assert {"bootID", "booted", "slots", "protocol"} <= set(api.node["status"])
 
 
 async def test_an_abort_that_comes_before_the_request_wins(host: Host, api: OneNode) -> None:

@@ -262,7 +262,8 @@ class _Agent:
                 else:
                     self._granted = step.order
             else:
-                body = {"status": step.status}
+                # A Node that was made again since the look is another one: half a status would be all it knows.
+                body = {"metadata": {"uid": step.uid}, "status": step.status}
                 answer = await patch_merge(
                     self._session, NODES, self._name, body, subresource="status", timeout=timeout
                 )
