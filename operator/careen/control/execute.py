@@ -9,6 +9,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,8 @@ logger = logging.getLogger(__name__)
 MOST_IN_FLIGHT = 64
 MOST_NOTES_IN_FLIGHT = 2
 """Notes are for people: a burst of them must not stand before a grant at the API server."""
+PATIENCE_SECONDS = 2.0
+"""How long a note or an event may wait for orders and grants to get through."""
 STALE_HOLD = 0.5
 """Seconds that an object is left alone after a failed precondition, if no newer version of it is seen before."""
 FIRST_BACKOFF, LAST_BACKOFF = 0.5, 30.0
@@ -82,8 +85,11 @@ class Executor:
         self._reporting = Reporting("careen.dev/operator", identity)
         self._slots = asyncio.Semaphore(MOST_IN_FLIGHT)
         self._note_slots = asyncio.Semaphore(MOST_NOTES_IN_FLIGHT)
+        self._pressing: set[Target] = set()
+        self._calm = asyncio.Event()
+        self._calm.set()
         self._running: dict[Target, asyncio.Task[None]] = {}
-        self._events: set[asyncio.Task[bool]] = set()
+        self._events: set[asyncio.Task[None]] = set()
         self._holds: dict[Target, Hold] = {}
         self.refusals: dict[str, Refusal] = {}
 
@@ -103,10 +109,18 @@ class Executor:
         now = time.monotonic()
         return min((hold.until for hold in self._holds.values() if hold.until > now), default=None)
 
+    @property
+    def pressed(self) -> bool:
+        """Whether something that machines wait for is on its way; what only people read can wait for a moment."""
+        return bool(self._pressing)
+
     def submit(self, action: Action) -> None:
         """Start an action; its object is busy until it has ended."""
         where = target(action)
         assert where not in self._running, f"{where} has a write in flight"
+        if not isinstance(action, WriteNote | WritePolicy):
+            self._pressing.add(where)
+            self._calm.clear()
         self._running[where] = asyncio.create_task(self._run(action, where), name=f"{type(action).__name__}-{where[1]}")
 
     async def close(self) -> None:
@@ -129,6 +143,9 @@ class Executor:
         finally:
             metrics.record_action(name, outcome)
             self._running.pop(where, None)
+            self._pressing.discard(where)
+            if not self._pressing:
+                self._calm.set()
             self._wake()
 
     async def _carry_out(self, action: Action, where: Target) -> str:
@@ -192,20 +209,25 @@ class Executor:
             "kind": turn.kind,
             "metadata": {"name": turn.name, "uid": turn.uid},
         }
-        task = asyncio.create_task(
-            post_event(
-                self._session,
-                regarding,
-                reason=turn.reason,
-                note=turn.message,
-                type="Warning" if turn.warning else "Normal",
-                action=turn.reason,
-                reporting=self._reporting,
-                dedup=stamp,
-            )
-        )
+        task = asyncio.create_task(self._post_calmly(turn, regarding, stamp))
         self._events.add(task)
         task.add_done_callback(self._events.discard)
+
+    async def _post_calmly(self, turn: Turn, regarding: dict[str, Any], stamp: str) -> None:
+        """Post when nothing presses any more, or when people have waited long enough."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._calm.wait()
+        await post_event(
+            self._session,
+            regarding,
+            reason=turn.reason,
+            note=turn.message,
+            type="Warning" if turn.warning else "Normal",
+            action=turn.reason,
+            reporting=self._reporting,
+            dedup=stamp,
+        )
 
     async def _patch(
         self, resource: Resource, store: Store[Any], action: Any, ops: list[dict[str, Any]], *, status: bool = False

@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from careen.core.actions import Action, Plan, WriteLock, WritePolicy
+from careen.core.actions import Action, Plan, WriteLock, WriteNote, WritePolicy
 from careen.core.plan import make_plan
 from careen.core.rollouts import needed_releases
 from careen.core.snapshot import Lock
@@ -17,7 +17,7 @@ from careen.kube.retry import retry_idempotent
 from careen.kube.session import Session
 from careen.observe import metrics
 
-from .execute import Executor
+from .execute import PATIENCE_SECONDS, Executor
 from .releases import ReleaseBook
 from .world import World
 
@@ -39,6 +39,7 @@ class Loop:
         self._wake = wake
         self._policy_writes: dict[str, float] = {}
         self._deferred: float | None = None
+        self._notes_wait_since: float | None = None
         self._shown: tuple[set[str], set[str]] = (set(), set())
         self.planned_at: float | None = None
         """Monotonic instant of the last plan, or of the lead's beginning; for the liveness probe."""
@@ -57,7 +58,7 @@ class Loop:
                 self._wake.clear()
                 plan = self._plan(term, executor)
                 for action in plan.actions:
-                    if not self._must_wait(action):
+                    if not self._must_wait(action, executor):
                         executor.submit(action)
                 await self._sleep(plan, executor)
         finally:
@@ -102,19 +103,30 @@ class Loop:
         self._show(plan)
         return plan
 
-    def _must_wait(self, action: Action) -> bool:
-        """Whether a policy's status was written a moment ago; the write is then planned anew when its time comes."""
-        if not isinstance(action, WritePolicy):
-            if isinstance(action, WriteLock):
-                logger.info("lock", extra={"lock": action.name, "granted": action.granted, "freed": action.freed})
-            return False
+    def _must_wait(self, action: Action, executor: Executor) -> bool:
+        """Whether an action that only people read has to wait; it is then planned anew when its time comes."""
         now = time.monotonic()
-        due = self._policy_writes.get(action.name, 0.0) + POLICY_WRITE_SECONDS
-        if not action.urgent and now < due:
-            self._deferred = due if self._deferred is None else min(self._deferred, due)
-            return True
-        self._policy_writes[action.name] = now
-        return False
+        match action:
+            case WritePolicy():
+                due = self._policy_writes.get(action.name, 0.0) + POLICY_WRITE_SECONDS
+                if action.urgent or now >= due:
+                    self._policy_writes[action.name] = now
+                    return False
+            case WriteNote() if not is_timed(action):
+                if not executor.pressed:
+                    self._notes_wait_since = None
+                    return False
+                self._notes_wait_since = self._notes_wait_since or now
+                due = self._notes_wait_since + PATIENCE_SECONDS
+                if now >= due:
+                    return False
+            case WriteLock():
+                logger.info("lock", extra={"lock": action.name, "granted": action.granted, "freed": action.freed})
+                return False
+            case _:
+                return False
+        self._deferred = due if self._deferred is None else min(self._deferred, due)
+        return True
 
     async def _sleep(self, plan: Plan, executor: Executor) -> None:
         """Until something has changed, or until the passing of time alone may change the plan."""
@@ -149,3 +161,8 @@ class Loop:
             metrics.forget_lock(name)
         for store in self._world.stores:
             metrics.show_relists(store.resource.plural, store.relists)
+
+
+def is_timed(action: WriteNote) -> bool:
+    """Whether something runs from an instant in this note, so that it must be stored at once."""
+    return action.note.state == "Draining" or action.note.settled_since is not None

@@ -1,79 +1,59 @@
-"""The leader's fence: what it meets in the locks."""
-
-from __future__ import annotations
+"""What the leader's loop holds back, and what it never does."""
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
-from careen.control import loop
+from careen.control import loop as loop_module
 from careen.control.loop import Loop
-from careen.core.snapshot import Lock
-from careen.kube.errors import NotFound
-from careen.kube.write import TestFailed
+from careen.core.actions import Cordon, PolicyState, WriteNote, WritePolicy
+from careen.core.snapshot import Note
 
 
-class Server:
-    """RebootLocks by name, and JSON patches on their status."""
-
-    def __init__(self) -> None:
-        self.locks: dict[str, dict[str, Any]] = {}
-        self.before_second: Any = None
-
-    async def patch_json(self, _session: Any, _resource: Any, name: str, ops: list[dict[str, Any]], **_: Any) -> Any:
-        if name not in self.locks:
-            raise NotFound(404, "NotFound", "gone")
-        lock = self.locks[name]
-        for op in ops:
-            if op["op"] == "test":
-                held = lock["version"] if "resourceVersion" in op["path"] else lock["uid"]
-                if held != op["value"]:
-                    return TestFailed("no")
-            elif op["path"] == "/status":
-                lock["status"] = op["value"]
-            elif lock["status"] is None:
-                if self.before_second:
-                    self.before_second(lock)
-                return TestFailed("no path")
-            else:
-                lock["status"]["term"] = op["value"]
-        return {"name": name}
+@pytest.fixture
+def clock(monkeypatch):
+    """The loop's clock; it stands still until a test moves it."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(loop_module.time, "monotonic", lambda: clock.now)
+    return clock
 
 
-def build(monkeypatch: pytest.MonkeyPatch, server: Server) -> Loop:
-    monkeypatch.setattr(loop.write, "patch_json", server.patch_json)
-    listed = {("", name): Lock(name, doc["uid"], doc["version"], 1, 1) for name, doc in server.locks.items()}
-
-    async def relist() -> None:
-        return None
-
-    locks = SimpleNamespace(objects=listed, relist=relist, apply=lambda _: None)
-    made: Any = Loop(None, SimpleNamespace(locks=locks), None, asyncio.Event())  # type: ignore[arg-type]
-    return made
+@pytest.fixture
+def loop(clock):
+    return Loop(None, None, None, asyncio.Event())
 
 
-async def test_the_term_goes_into_every_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Server()
-    server.locks["old"] = {"uid": "u1", "version": "1", "status": {"term": 3, "holders": ["m0"]}}
-    server.locks["new"] = {"uid": "u2", "version": "1", "status": None}
-    await build(monkeypatch, server)._raise_fence(4)
-    assert server.locks["old"]["status"] == {"term": 4, "holders": ["m0"]}
-    assert server.locks["new"]["status"] == {"term": 4}
+def note(state="Waiting", settled=None):
+    return WriteNote("m", "u", 1, Note(state, "LockFull", "", 1.0, settled))
 
 
-async def test_a_holder_that_people_write_meanwhile_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Server()
-    server.locks["new"] = {"uid": "u", "version": "1", "status": None}
-    server.before_second = lambda lock: lock.update(version="2", status={"holders": ["zoe"]})
-    await build(monkeypatch, server)._raise_fence(4)
-    assert server.locks["new"]["status"] == {"holders": ["zoe"]}
+def status(*, urgent=False):
+    return WritePolicy("p", "u", "1", PolicyState(1, None, (), ()), urgent)
 
 
-async def test_a_lock_that_is_deleted_meanwhile_does_not_end_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Server()
-    server.locks["gone"] = {"uid": "u", "version": "1", "status": None}
-    made = build(monkeypatch, server)
-    server.locks.clear()
-    await made._raise_fence(4)
+def test_a_note_waits_while_orders_are_on_their_way_but_not_for_ever(loop, clock):
+    pressed, calm = SimpleNamespace(pressed=True), SimpleNamespace(pressed=False)
+    assert loop._must_wait(note(), pressed)
+    assert not loop._must_wait(note(), calm)
+    assert loop._must_wait(note(), pressed)
+    clock.now += loop_module.PATIENCE_SECONDS
+    assert not loop._must_wait(note(), pressed)
+
+
+@pytest.mark.parametrize("timed", [note("Draining"), note("Verifying", settled=5.0)])
+def test_a_note_that_time_runs_from_never_waits(loop, timed):
+    assert not loop._must_wait(timed, SimpleNamespace(pressed=True))
+
+
+def test_a_policys_status_is_written_once_a_second_unless_orders_wait_for_it(loop, clock):
+    executor = SimpleNamespace(pressed=False)
+    assert not loop._must_wait(status(), executor)
+    assert loop._must_wait(status(), executor)
+    assert not loop._must_wait(status(urgent=True), executor)
+    clock.now += loop_module.POLICY_WRITE_SECONDS
+    assert not loop._must_wait(status(), executor)
+
+
+def test_orders_never_wait(loop):
+    assert not loop._must_wait(Cordon("m", "u", "1", "o"), SimpleNamespace(pressed=True))
