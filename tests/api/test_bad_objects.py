@@ -228,7 +228,6 @@ BAD_LOCKS: list[tuple[str, Edit, str, str]] = [
     ("no max", put("spec.max", None), "spec.max", "Required value"),
     ("max -1", put("spec.max", -1), "spec.max", "greater than or equal to 0"),
     ("max 5001", put("spec.max", 5001), "spec.max", "less than or equal to 5000"),
-    ("group of another name", put("spec.group", "zone-a"), "spec.group", "the object's own name"),
 ]
 
 BAD_NODES: list[tuple[str, Edit, str, str]] = [
@@ -296,11 +295,6 @@ def test_what_the_bad_objects_were_made_from_is_accepted(plane: Cluster, admin: 
     operator_api.create(f"{BASE}/nodes", NODE)
 
 
-@pytest.mark.parametrize("name", ["Group/1", "UPPER", "with space"])
-def test_a_group_that_is_no_object_name_may_differ_from_it(plane: Cluster, admin: Api, name: str) -> None:
-    admin.create(f"{BASE}/rebootlocks", LOCK | {"metadata": {"name": "g-1"}, "spec": {"max": 1, "group": name}})
-
-
 @pytest.mark.parametrize("value", [1, 100000, "1%", "99%", "100%"])
 def test_good_budgets_are_accepted(plane: Cluster, admin: Api, value: int | str) -> None:
     document = copy.deepcopy(POLICY)
@@ -314,20 +308,6 @@ def test_a_typo_is_refused_when_fields_are_checked_strictly(plane: Cluster, admi
     query = {"fieldValidation": "Strict"}
     with pytest.raises(ApiError, match=r'unknown field "spec\.strategy\.maxUnavailble"'):
         admin.request("POST", f"{BASE}/updatepolicies", document, query=query)
-
-
-@pytest.mark.parametrize("before", [None, "a/b"])
-@pytest.mark.parametrize("after", [None, "c/d"])
-def test_a_locks_group_is_immutable(plane: Cluster, admin: Api, before: str | None, after: str | None) -> None:
-    spec = {"max": 1} if before is None else {"max": 1, "group": before}
-    admin.create(f"{BASE}/rebootlocks", LOCK | {"metadata": {"name": "g-1"}, "spec": spec})
-    change = {"spec": {"group": after, "max": 2}}
-    if before == after:
-        admin.patch(f"{BASE}/rebootlocks/g-1", change)
-        return
-    message = refusal(lambda: admin.patch(f"{BASE}/rebootlocks/g-1", change))
-    assert "spec.group" in message
-    assert "must stay as it was" in message
 
 
 def test_retry_is_raised_and_never_lowered(plane: Cluster, admin: Api, operator_api: Api) -> None:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pydantic.config import JsonDict
 
 from .lock import RebootLockSpec, RebootLockStatus
-from .meta import AGENT_LEASE_PREFIX, GROUP, NAME_PATTERN, Model
+from .meta import AGENT_LEASE_PREFIX, GROUP, Model
 from .node import NodeSpec, NodeStatus
 from .policy import UpdatePolicySpec, UpdatePolicyStatus
-from .rules import quote, rule
+from .rules import rule
 
 NAME_LIMIT = 253
 """Characters that an object's name may have."""
@@ -150,14 +150,6 @@ REBOOT_LOCK = Kind(
         AGE,
         Column("Since", ".status.holders[0].since", "date", True, "How long the first holder has held it"),
         Column("Order", ".status.holders[0].order", wide=True, description="The order that it is held for"),
-    ),
-    rules=(
-        rule(
-            "!has(self.spec.group) || self.spec.group == self.metadata.name || "
-            f"!self.spec.group.matches({quote(NAME_PATTERN)})",
-            "spec.group must be the object's own name where the group can be one; leave it out to use that",
-            field=".spec.group",
-        ),
     ),
 )
 

@@ -5,7 +5,6 @@ from typing import Annotated
 from pydantic import Field
 
 from .meta import Condition, Identifier, Message, Model, Timestamp
-from .rules import rule, rules
 
 
 class Holder(Model):
@@ -31,21 +30,9 @@ class Holder(Model):
     """Whether the machine was already unavailable when it was granted; it then need not be better afterwards."""
 
 
-class RebootLockSpec(
-    Model,
-    json_schema_extra=rules(
-        rule(
-            "has(self.group) == has(oldSelf.group) && (!has(self.group) || self.group == oldSelf.group)",
-            "group is immutable: it must stay as it was when the lock was made",
-            field=".group",
-        )
-    ),
-):
-    """How many may hold the lock at once."""
+class RebootLockSpec(Model):
+    """How many may hold the lock at once. The object's name is the group's."""
 
-    group: Annotated[str, Field(min_length=1, max_length=253)] | None = None
-    """The group's real name, as locksmith clients know it, where that can't be an object's name; immutable.
-    Default: the object's name."""
     max: Annotated[int, Field(ge=0, le=5000)]
     """How many holders there may be; 0 grants nothing. Lowered below the holders, it refuses new ones until enough
     have left."""

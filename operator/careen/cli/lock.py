@@ -102,16 +102,39 @@ async def take_lock(session: Session, name: str, holder: str, reason: str | None
     from careen.core.snapshot import Holder
 
     by = await _who_am_i(session)
+    core_uid, machine_id = await _find_core_node(session, holder)
     async for attempt in swapping():
         with attempt:
             lock = await _read(session, name)
-            outcome = acquire(lock, Holder(holder, server_now(session), by=by, reason=reason))
+            taken = Holder(
+                holder,
+                server_now(session),
+                core_node_uid=core_uid,
+                machine_id=machine_id,
+                by=by,
+                reason=reason,
+            )
+            outcome = acquire(lock, taken)
             if isinstance(outcome, Refused):
                 raise CommandError(outcome.message)
             if outcome is lock:
                 return f"{holder} holds RebootLock {name} already"
             await _write(session, outcome)
     return f"{holder} holds RebootLock {name}"
+
+
+async def _find_core_node(session: Session, holder: str) -> tuple[str | None, str | None]:
+    """UID and machine id of the core Node of this name, so that the place is freed when the machine is gone."""
+    from careen.kube.errors import ApiError
+    from careen.kube.resources import CORE_NODES
+
+    try:
+        node = (await session.request("GET", CORE_NODES.path(name=holder))).body
+    except (ApiError, ValueError):
+        # A holder's id is any word; one that is no machine, or that we may not look up, is held until it is freed.
+        return None, None
+    info = (node.get("status") or {}).get("nodeInfo") or {}
+    return node["metadata"]["uid"], info.get("machineID") or None
 
 
 async def free_lock(session: Session, name: str, holder: str, *, force: bool = False) -> str:

@@ -5,6 +5,7 @@ Tolerant where the schema is older or newer than we are: absent means default, u
 
 import re
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from careen.api.meta import CORDONED_ANNOTATION, RESUME_ANNOTATION
@@ -37,6 +38,7 @@ def decode_core_node(obj: Document) -> CoreNode:
     """A core/v1 Node."""
     meta, status = obj["metadata"], obj.get("status") or {}
     info = status.get("nodeInfo") or {}
+    created = parse_instant(meta.get("creationTimestamp"))
     ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
     return CoreNode(
         name=meta["name"],
@@ -48,6 +50,7 @@ def decode_core_node(obj: Document) -> CoreNode:
         boot_id=info.get("bootID") or "",
         machine_id=info.get("machineID") or "",
         cordoned_for=(meta.get("annotations") or {}).get(CORDONED_ANNOTATION),
+        created=inf if created is None else created,
     )
 
 

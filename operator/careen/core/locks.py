@@ -5,6 +5,8 @@ All of it for one lock lands in one compare-and-swap at the resourceVersion that
 
 from dataclasses import dataclass, field, replace
 
+from careen.api.meta import DEFAULT_LOCK
+
 from .actions import Turn, WriteLock
 from .fleet import is_gone, same_machine
 from .semaphore import acquire, order_holders
@@ -137,6 +139,12 @@ def _tell_end(machine: Machine, holder: Holder) -> Turn | None:
     return Turn("Node", machine.name, machine.uid, "RolledBack", message, warning=True)
 
 
+def _guess_lock(view: View, machine: Machine) -> str:
+    """The lock of an order that the Node has forgotten: the one that its policy asks for now."""
+    policy = view.fleet.policy_of(machine)
+    return policy.terms.lock if policy is not None else DEFAULT_LOCK
+
+
 def _adopt(view: View, drafts: dict[str, LockDraft]) -> None:
     """Complete holder sets that lost entries (a restore, a lock made again): machines in flight hold again."""
     for name in sorted(view.snapshot.machines):
@@ -145,9 +153,8 @@ def _adopt(view: View, drafts: dict[str, LockDraft]) -> None:
         if not machine.in_flight or core is None or view.fleet.own_holder(machine) is not None:
             continue
         order = machine.order if not machine.orphaned else None
-        draft = drafts.get(order.terms.lock) if order is not None else None
-        if draft is None and drafts:
-            draft = drafts[min(drafts)]
+        draft = drafts.get(order.terms.lock if order is not None else _guess_lock(view, machine))
+        # A lock that is gone is not replaced by a stranger's: the machine is counted down as long as it is in flight.
         if draft is None or any(holder.id == name for holder in draft.lock.holders):
             continue
         holder = Holder(

@@ -18,6 +18,8 @@ UNWRITTEN = frozenset({"Activating", "Returning", "Gone"})
 """States that last seconds and are told by the agent's own phase."""
 WORDY = frozenset({Reason.DISRUPTION_BUDGET, Reason.STAGING_FAILED, Reason.RELEASE_UNRESOLVED})
 """Reasons whose message names something that people must find: another message is worth a write."""
+STUCK = frozenset({Reason.AGENT_SILENT, Reason.NODE_NOT_READY, Reason.STAGING_FAILED})
+"""Reasons that keep a machine where it is until somebody sees to it, in whatever state."""
 FLEETING = frozenset({LOOKING_UP, RECORDING, LOCK_WRITING})
 """What a whole fleet waits for while one write or one lookup is under way: over before a note could be read."""
 TOLD = frozenset({Reason.DISRUPTION_BUDGET, Reason.DRAIN_TIMEOUT})
@@ -30,7 +32,7 @@ def write_note(view: View, machine: Machine, look: Look, explanation: Explanatio
     """The note that the explanation is worth, if any."""
     note = machine.note
     if (
-        explanation.state in UNWRITTEN
+        (explanation.state in UNWRITTEN and explanation.reason not in STUCK)
         or explanation.message in FLEETING
         or (explanation.reason == Reason.NO_POLICY and note is None)
     ):

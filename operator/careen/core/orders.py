@@ -65,8 +65,12 @@ def _settle(view: View, machine: Machine, core: CoreNode) -> Look:
     own = view.fleet.own_holder(machine)
     policy = view.fleet.policy_of(machine)
     if own is not None:
-        message = f"waits for the evidence to release RebootLock {own[0].name}"
-        look = Look(explain(machine, policy.name if policy else None, "Returning", Reason.RETURNING, message))
+        reason, message = Reason.RETURNING, f"waits for the evidence to release RebootLock {own[0].name}"
+        if machine.phase in TERMINAL and not own[1].unavailable_at_grant:
+            blocker = find_blocker(view, machine, core)
+            if blocker is not None:
+                reason, message = Reason.NODE_NOT_READY, f"{blocker}; it keeps RebootLock {own[0].name} until it is"
+        look = Look(explain(machine, policy.name if policy else None, "Returning", reason, message))
         if core.cordoned_for is not None and core.cordoned_for == own[1].order and core.unschedulable:
             uncordon = Uncordon(core.name, core.uid, core.resource_version, schedulable=True)
             return replace(look, actions=(uncordon,))
@@ -167,6 +171,14 @@ def _watch_trial(view: View, machine: Machine, core: CoreNode, order: Order) -> 
     if order.goal == "Abort":
         message = f"goes back: {order.cause}"
         return Look(explain(machine, order.policy, "Activating", Reason.GIVING_BACK, message))
+    silent = machine.name in view.snapshot.silent
+    if silent and machine.phase not in ON_TRIAL and order.goal == "Activate":
+        # No Activating was accepted, and after this write none can be: the lock need not wait for a dead machine.
+        message = "the agent fell silent before it took the order to boot"
+        return _abort(machine, order, Cause.WITHDRAWN, Reason.AGENT_SILENT, message)
+    if silent and machine.phase != "Verifying":
+        message = f"has not come back since it was told to boot {order.release.version}; its agent is silent"
+        return Look(explain(machine, order.policy, "Activating", Reason.AGENT_SILENT, message))
     if machine.phase != "Verifying":
         message = f"boots {order.release.version}"
         return Look(explain(machine, order.policy, "Activating", Reason.ACTIVATING, message))

@@ -10,12 +10,12 @@ from .budgets import Budgets, Refusal
 from .fleet import survey
 from .gates import ACTIVATE_GATES, STAGE_GATES, Candidate, first_refusal
 from .locks import LockDraft, draft_locks
-from .notes import list_holders, write_note
+from .notes import STUCK, list_holders, write_note
 from .orders import advance, give_order, sweep_mark
 from .rollouts import LOCK_WRITING, RECORDING, Progress, assess
 from .selectors import matches
 from .snapshot import Holder, Machine, Policy, Snapshot
-from .statuses import write_policy
+from .statuses import is_waiting, write_policy
 from .view import Look, View, explain
 from .waves import rank, wave_of
 
@@ -70,7 +70,7 @@ def make_plan(snapshot: Snapshot, now: float) -> Plan:
         actions=_drop_busy(draft.actions, snapshot),
         explanations=explanations,
         wake_at=min((wake for wake in draft.wakes if wake > now), default=None),
-        waiting=dict(Counter((e.policy or "", e.reason) for e in explanations if e.state == "Waiting")),
+        waiting=dict(Counter((e.policy or "", e.reason) for e in explanations if is_waiting(e))),
     )
 
 
@@ -241,7 +241,8 @@ def _write_notes(draft: Draft) -> list[WriteNote]:
     notes = []
     holding = list_holders(draft.locks)
     for name, look in draft.looks.items():
-        if name in holding and look.explanation.state not in ("Draining", "Verifying"):
+        timed = look.explanation.state in ("Draining", "Verifying") or look.explanation.reason in STUCK
+        if name in holding and not timed:
             continue
         if name in holding and name not in draft.view.fleet.held:
             continue  # Granted by this very plan: nothing is true until that write is.

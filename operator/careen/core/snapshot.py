@@ -6,6 +6,7 @@ gap-free watch) is kept by other means, and it reaches the plan as plain facts.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from careen.api.meta import CONTROL_PLANE_LABEL
 
@@ -27,6 +28,8 @@ class CoreNode:
     boot_id: str
     machine_id: str
     cordoned_for: str | None = None
+    created: float = inf
+    """When it was registered; never, where that is not known."""
 
     @property
     def control_plane(self) -> bool:

@@ -7,11 +7,17 @@ from careen.api.reasons import Reason
 
 from .actions import Explanation, PolicyState, Turn, WritePolicy
 from .budgets import name_some
+from .notes import STUCK
 from .rollouts import Progress, has_failed
 from .snapshot import Policy, Rollout
 from .view import View
 
 BUSY_STATES = frozenset({"Staging", "Draining", "Activating", "Verifying", "Returning"})
+
+
+def is_waiting(explanation: Explanation) -> bool:
+    """Whether the machine waits: before it may begin, or stuck in the middle of its way."""
+    return explanation.state == "Waiting" or (explanation.state in BUSY_STATES and explanation.reason in STUCK)
 
 
 def write_policy(view: View, progress: Progress, explanations: Sequence[Explanation]) -> WritePolicy | None:
@@ -101,8 +107,8 @@ def _conditions(
     view: View, progress: Progress, counts: dict[str, int], explanations: Sequence[Explanation]
 ) -> tuple[tuple[str, str, str, str], ...]:
     complete, why, sentence = _judge_complete(view, progress, counts)
-    busy = [e for e in explanations if e.state in BUSY_STATES]
-    waiting = Counter(e.reason for e in explanations if e.state == "Waiting")
+    busy = [e for e in explanations if e.state in BUSY_STATES and not is_waiting(e)]
+    waiting = Counter(e.reason for e in explanations if is_waiting(e))
     progressing = not complete and bool(busy)
     halted = progress.halted
     conflict = [e for e in explanations if e.reason == Reason.POLICY_CONFLICT]
@@ -181,4 +187,4 @@ def _find_blocker(
     if not direct:
         return None
     reason = max(sorted(direct), key=lambda word: direct[word])
-    return reason, next(e.message for e in explanations if e.state == "Waiting" and e.reason == reason)
+    return reason, next(e.message for e in explanations if is_waiting(e) and e.reason == reason)

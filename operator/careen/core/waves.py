@@ -60,7 +60,8 @@ def wave_of(rollout: Rollout, policy: Policy, machine: Machine, core: CoreNode) 
         if not bound and any(wave.name == name and machine.name in wave.node_names for wave in policy.waves):
             return index
     last = max(index for index, bound in enumerate(rollout.wave_bounds) if bound)
-    if machine.created > rollout.started_at:
+    # Either object may be made again while the machine stays what it is, and stays in its wave.
+    if min(machine.created, core.created) > rollout.started_at:
         return last
     place = rank(core.uid, rollout.id)
     return next(index for index, bound in enumerate(rollout.wave_bounds) if bound and place <= bound)

@@ -644,3 +644,49 @@ def test_rule_10_a_trial_that_journal_and_node_forgot_is_taken_over_under_the_lo
     (activate,) = cluster.find(SetOrder)
     # Another boot than the agent's: so it knows that the boot it runs in is the trial.
     assert (activate.order.goal, activate.order.from_boot_id) == ("Activate", "unknown")
+
+
+# Waits that nobody would see otherwise (invariant 10).
+
+
+def test_a_machine_that_does_not_come_back_from_its_boot_says_so(cluster: Any) -> None:
+    cluster.add("m0")
+    cluster.set_policy()
+    cluster.give("m0", "Activate", "Activating")
+    cluster.set_lock("m0")
+    cluster.facts["silent"] = frozenset({"m0"})
+    assert cluster.reason("m0") == ("Activating", "AgentSilent")
+    assert [note.note.reason for note in cluster.find(WriteNote)] == ["AgentSilent"]
+    conditions = {c[0]: c[1:3] for c in cluster.find(WritePolicy)[0].state.conditions}
+    assert conditions["Waiting"] == ("True", "AgentSilent")
+    assert conditions["Progressing"][0] == "False"
+    assert not [write for write in cluster.find(WriteLock) if write.freed], "it may be on its trial"
+
+
+def test_a_lock_is_taken_back_from_a_machine_that_fell_silent_before_it_took_the_order(cluster: Any) -> None:
+    cluster.add("m0")
+    cluster.set_policy()
+    cluster.give("m0", "Activate", "Staged", acknowledged=False)
+    cluster.set_lock("m0")
+    assert not cluster.find(SetOrder)
+    cluster.facts["silent"] = frozenset({"m0"})
+    (abort,) = cluster.find(SetOrder)
+    assert (abort.order.goal, abort.order.cause) == ("Abort", "Withdrawn")
+
+
+def test_a_machine_that_keeps_its_lock_because_it_is_not_ready_says_so(cluster: Any) -> None:
+    cluster.add("m0")
+    cluster.set_policy()
+    cluster.give("m0", "Activate", "RolledBack", step_cause="Panic")
+    cluster.set_lock("m0")
+    cluster.change_core("m0", ready=False)
+    assert cluster.reason("m0") == ("Returning", "NodeNotReady")
+    assert [note.note.reason for note in cluster.find(WriteNote)] == ["NodeNotReady"]
+
+
+def test_a_lock_that_is_gone_is_not_replaced_by_a_strangers(cluster: Any) -> None:
+    cluster.add("m0")
+    cluster.set_policy()
+    cluster.give("m0", "Activate", "Activating")
+    cluster.set_lock(name="another")
+    assert not [write for write in cluster.find(WriteLock) if write.holders]

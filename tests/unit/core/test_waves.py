@@ -64,6 +64,16 @@ def test_a_machine_that_joined_later_is_in_the_last_wave() -> None:
         assert wave_of(rollout, policy, Machine(node.name, "u", "1", 1, 1000.5), node) == 1
 
 
+def test_a_node_or_a_core_node_that_is_made_again_stays_in_its_wave() -> None:
+    policy, rollout, cores = setting((Wave("canary", count=1),), 4)
+    before = {node.name: wave_of(rollout, policy, Machine(node.name, "u", "1", 1, 1.0), node) for node in cores}
+    for node in cores:
+        old = replace(node, created=1.0)
+        assert wave_of(rollout, policy, Machine(node.name, "v", "9", 1, 2000.0), old) == before[node.name]
+        new = replace(node, created=2000.0)
+        assert wave_of(rollout, policy, Machine(node.name, "u", "1", 1, 1.0), new) == before[node.name]
+
+
 def test_a_machine_stays_in_its_wave_when_others_come_and_go() -> None:
     policy, rollout, cores = setting((Wave("canary", count=2), Wave("half", percent=50)), 8)
     before = {node.name: wave_of(rollout, policy, Machine(node.name, "u", "1", 1, 1.0), node) for node in cores}
