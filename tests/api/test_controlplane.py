@@ -37,7 +37,9 @@ BUDGETS = "/apis/policy/v1/namespaces/careen-test/poddisruptionbudgets"
 ACCOUNTS = "/api/v1/namespaces/careen-test/serviceaccounts"
 
 OWNER = """
-import json, sys, time
+import json, signal, sys, time
+# Whoever runs the tests in the background may have left SIGINT ignored for all children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from careen.sandbox.components import Ports
 from careen.sandbox.controlplane import ControlPlane
 plane = ControlPlane(controllers=False, scheduler=False).start()
@@ -271,7 +273,10 @@ def test_nothing_stays_behind_when_the_owner_dies(own_plane: ControlPlane, how: 
         assert len(told["pids"]) == 3
         assert all(alive(pid) for pid in told["pids"].values())
         owner.send_signal(how)
-        owner.wait(20)
+        try:
+            owner.wait(20)
+        finally:
+            owner.kill()
     wait_until(lambda: not any(alive(pid) for pid in told["pids"].values()), "processes gone", 10)
     wait_until(lambda: not Path(told["folder"]).exists(), "data gone", 10)
 
