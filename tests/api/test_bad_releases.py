@@ -231,7 +231,8 @@ def check_tries(world: World, case: Case) -> None:
     assert len(times) in (TRIES, TRIES + 1), (case.wrong, pauses)
     # 1, 2, 4 seconds, each changed by up to a fifth; then the time of the try itself.
     for index, pause in enumerate(pauses):
-        assert 0.8 * 2**index <= pause <= 1.2 * 2**index + 2.0, (case.wrong, pauses)
+        # The log line of a failure may come a moment after its pause has begun.
+        assert 0.8 * 2**index - 0.1 <= pause <= 1.2 * 2**index + 2.0, (case.wrong, pauses)
     # One more request may be on its way.
     expected = (0,) if case.wrong == "unreachable" else (len(times), len(times) + 1)
     assert world.requests(case) in expected, (case.wrong, pauses)

@@ -14,6 +14,7 @@ from typing import Any
 
 from careen.api.meta import AGENT_LEASE_PREFIX, NAMESPACE
 from careen.disk.types import DiskError
+from careen.kube.clock import boot_seconds
 from careen.kube.errors import ApiError, NotFound
 from careen.kube.lease import renew_agent_lease
 from careen.kube.resources import NODES
@@ -102,6 +103,7 @@ class _Agent:
         self._fetched: tuple[str, int] = ("", 0)
         self._reported = -math.inf
         self._answer_noted = False
+        self._looked_at = boot_seconds()
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
@@ -134,6 +136,7 @@ class _Agent:
                 return Exit(step.method, step.slot.value)
 
     async def _look(self) -> AgentView:
+        self._looked_at = boot_seconds()
         sight = await self._host.look()
         if self._store.synced and not self._answer_noted:
             await self._host.note_api_answer()
@@ -291,13 +294,17 @@ class _Agent:
     def _api_pause(self, view: AgentView) -> None:
         self._api_failures += 1
         pause = min(2.0 ** min(self._api_failures - 1, 16), MAX_API_PAUSE_SECONDS)
-        self._api_not_before = view.boot.uptime + pause * random.uniform(0.5, 1.0)
+        self._api_not_before = self._uptime(view) + pause * random.uniform(0.5, 1.0)
 
     def _note_trouble(self, step: Step, view: AgentView, fault: Fault) -> None:
-        order, action, now = current_order(view), type(step).__name__, view.boot.uptime
+        order, action, now = current_order(view), type(step).__name__, self._uptime(view)
         jitter = random.uniform(-1, 1)
         self._trouble = next_trouble(self._trouble, order, action, fault, now=now, jitter=jitter)
         logger.warning("%s: %s failed: %s: %s", self._name, action, fault.class_, fault.message)
+
+    def _uptime(self, view: AgentView) -> float:
+        """The view's clock now: a pause begins when a try has failed, and a try may have taken long."""
+        return view.boot.uptime + max(0.0, boot_seconds() - self._looked_at)
 
     def _note_change(self, _: Change[NodeView]) -> None:
         self._wake.set()
