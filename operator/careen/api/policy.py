@@ -300,7 +300,7 @@ class Rollout(
     path: Annotated[str, Field(max_length=1024)]
     """Path of the image below the repository."""
     started_at: Timestamp
-    """When the rollout began; machines that join later are in the last wave."""
+    """When the rollout began; machines made later are in the last wave."""
     wave: Annotated[int, Field(ge=0)] = 0
     """Index of the wave that is open, from 0."""
     wave_names: Annotated[

@@ -22,8 +22,10 @@ class Candidate:
     policy: Policy
     progress: Progress
     now: float
+    lock_name: str
+    """The lock that the machine is activated under: the one in its order's terms, or the policy's before it has one."""
     lock: Lock | None = None
-    """The policy's lock with all grants of this plan in it."""
+    """That lock with all grants of this plan in it."""
     budgets: Budgets | None = None
 
 
@@ -125,8 +127,8 @@ def check_drain_pause(candidate: Candidate) -> Refusal | None:
 
 
 def check_lock(candidate: Candidate) -> Refusal | None:
-    """The policy's lock must be there, not paused, and written by this leader's term."""
-    name = candidate.policy.terms.lock
+    """The lock must be there, not paused, and written by this leader's term."""
+    name = candidate.lock_name
     if candidate.lock is None:
         return Refusal(Reason.LOCK_MISSING, f"RebootLock {name} does not exist")
     if candidate.lock.paused:

@@ -31,7 +31,11 @@ def advance(view: View, machine: Machine) -> Look:
     if (machine.core_uid, machine.core_machine_id) != (core.uid, core.machine_id):
         rekey = RekeyNode(machine.name, machine.uid, machine.resource_version, core.uid, core.machine_id)
         look = _follow_order(view, machine, core)
-        return replace(look, actions=(rekey,), wants=None)
+        if look.wants is not None:
+            name = look.explanation.policy
+            told = explain(machine, name, "Waiting", Reason.AGENT_MISSING, "its core Node was registered anew")
+            return Look(told, (rekey,))
+        return replace(look, actions=(rekey,))
     return _follow_order(view, machine, core)
 
 
@@ -92,9 +96,19 @@ def _prepare(view: View, machine: Machine, core: CoreNode, order: Order) -> Look
     progress = view.progress[policy.name]
     if progress.rollout is not None and progress.rollout.id != order.rollout:
         return _abort(machine, order, Cause.WITHDRAWN, Reason.ROLLING_OUT, "another release has been asked for")
+    at_rest = machine.phase in ("Staged", "Verifying")
+    if progress.rollout is not None and not at_rest and progress.rollout.release != order.release:
+        # The same digest from another place: an order is fixed, so only another one reaches the new place.
+        return _abort(machine, order, Cause.WITHDRAWN, Reason.ROLLING_OUT, "the release is to come from another place")
+    if held and not at_rest and machine.owns_step:
+        # The slot was staged at the grant and is not any more. Drained and waiting it would block everybody.
+        message = machine.step.error_message or f"{order.release.version} is no longer staged"
+        return _abort(machine, order, Cause.WITHDRAWN, Reason.STAGING_FAILED, message)
     if held and own is not None:
         lock = view.snapshot.locks.get(order.terms.lock)
-        refusal = first_refusal(HOLD_GATES, Candidate(view.fleet, machine, policy, progress, view.now, lock))
+        refusal = first_refusal(
+            HOLD_GATES, Candidate(view.fleet, machine, policy, progress, view.now, order.terms.lock, lock)
+        )
         if refusal is not None:
             return _abort(machine, order, Cause.WITHDRAWN, refusal.reason, refusal.message)
         return _drain(view, machine, core, order, own[1])

@@ -90,13 +90,18 @@ def _freed_machines(view: View, locks: dict[str, LockDraft]) -> tuple[str | None
 
 
 def _candidate(draft: Draft, machine: Machine, policy: Policy) -> Candidate:
-    lock = draft.locks.get(policy.terms.lock)
+    lock_name = policy.terms.lock
+    if machine.order is not None and machine.order.goal == "Stage" and not machine.closed:
+        # Edits of the policy do not reach an order: it is activated under the lock that its terms name.
+        lock_name = machine.order.terms.lock
+    lock = draft.locks.get(lock_name)
     return Candidate(
         fleet=draft.view.fleet,
         machine=machine,
         policy=policy,
         progress=draft.view.progress[policy.name],
         now=draft.view.now,
+        lock_name=lock_name,
         lock=lock.lock if lock is not None else None,
         budgets=draft.budgets,
     )
@@ -144,7 +149,7 @@ def _grant(draft: Draft) -> None:
         if refusal is not None:
             draft.explain_wait(machine, policy, refusal)
             continue
-        lock = draft.locks[policy.terms.lock]
+        lock = draft.locks[candidate.lock_name]
         elsewhere = draft.freeing not in (None, lock.lock.name)
         if writing or elsewhere or lock.before.term != view.snapshot.term:
             draft.explain_wait(machine, policy, Refusal(Reason.LOCK_FULL, LOCK_WRITING))

@@ -8,6 +8,7 @@ from careen.api.reasons import Cause, Reason, counts
 
 from .budgets import Refusal, name_some
 from .fleet import Fleet
+from .selectors import matches
 from .snapshot import Failure, Machine, Policy, Release, Rollout, Snapshot
 from .waves import draw_waves, soak_of, wave_of
 
@@ -25,7 +26,7 @@ class Progress:
 
     policy: Policy
     rollout: Rollout | None
-    """None while the release is not resolved, or nothing is selected that a first rollout could begin with."""
+    """None while the release is not resolved, or not all machines are known that the rollout would begin with."""
     stored: bool
     """Whether the rollout's identity is stored; no order is given before."""
     unresolved: str | None = None
@@ -72,10 +73,29 @@ def assess(fleet: Fleet, policy: Policy, now: float) -> Progress:
             # What was begun goes on being counted, but no new order is given for a release that nobody wants.
             return Progress(policy, None, stored=False, unresolved=found)
         if rollout is None or rollout.release.digest != found.digest:
+            if not _may_begin(fleet, policy):
+                return Progress(policy, None, stored=False)
             return Progress(policy, _begin(fleet, policy, found, now), stored=False)
         rollout = replace(rollout, release=found)
     rollout = _count_failures(fleet, policy, rollout, now)
     return _advance(fleet, policy, rollout, now)
+
+
+def find_unmade(fleet: Fleet, policy: Policy) -> tuple[str, ...]:
+    """Core Nodes that the policy selects and whose careen Node the operator has yet to make."""
+    snapshot = fleet.snapshot
+    return tuple(
+        name
+        for name, core in snapshot.core_nodes.items()
+        if name not in snapshot.machines
+        and matches(snapshot.node_selector, core.labels, {})
+        and matches(policy.selector, core.labels, {})
+    )
+
+
+def _may_begin(fleet: Fleet, policy: Policy) -> bool:
+    """Whether the waves can be drawn: over an empty or half known fleet the canary would be everybody."""
+    return bool(fleet.selected[policy.name]) and not find_unmade(fleet, policy)
 
 
 def _begin(fleet: Fleet, policy: Policy, release: Release, now: float) -> Rollout:

@@ -8,7 +8,7 @@ from careen.api.reasons import Reason
 from .actions import Explanation, PolicyState, Turn, WritePolicy
 from .budgets import name_some
 from .notes import STUCK
-from .rollouts import Progress, has_failed
+from .rollouts import Progress, find_unmade, has_failed
 from .snapshot import Policy, Rollout
 from .view import View
 
@@ -152,9 +152,14 @@ def _stall_reason(progress: Progress, conflict: list[Explanation], halt_message:
 
 def _judge_complete(view: View, progress: Progress, counts: dict[str, int]) -> tuple[bool, str, str]:
     rollout = progress.rollout
-    if rollout is None:
-        return False, str(Reason.RELEASE_UNRESOLVED), progress.unresolved or ""
-    if counts["selected"] == 0:
+    if rollout is None and progress.unresolved is not None:
+        return False, str(Reason.RELEASE_UNRESOLVED), progress.unresolved
+    if rollout is None and (unmade := find_unmade(view.fleet, progress.policy)):
+        sentence = (
+            f"the rollout begins when the Nodes of all machines are made; still missing: {name_some(list(unmade))}"
+        )
+        return False, str(Reason.ROLLING_OUT), sentence
+    if rollout is None or counts["selected"] == 0:
         return False, str(Reason.NO_MACHINES), "the selector matches no machine"
     left = counts["selected"] - counts["updated"]
     returning = any(

@@ -29,7 +29,7 @@ def draw_waves(
     """Names and upper bounds of a new rollout's waves over the machines selected now.
 
     A wave by names has the bound "" (its members are looked up by name); counts and percentages take the next
-    machines in the order of their ranks; what is left forms the last wave.
+    machines in the order of their ranks; what is left, or comes later, forms the last wave.
     """
     named = {name for wave in waves for name in wave.node_names}
     cores = list(cores)
@@ -44,11 +44,14 @@ def draw_waves(
         size = wave.count if wave.count is not None else max(1, total * (wave.percent or 0) // 100)
         taken = min(len(ranks), taken + size)
         bounds.append(ranks[taken - 1] if taken else "0")
-    if taken < len(ranks) or not names or all(bound == "" for bound in bounds):
+    # Only percentages can promise to take everybody. After counts there is a last wave even if nobody is left for it
+    # now: machines that join later must not join the canary.
+    everybody = sum(wave.percent or 0 for wave in waves) >= 100
+    if everybody and taken == len(ranks):
+        bounds[max(i for i, bound in enumerate(bounds) if bound)] = LAST_BOUND
+    else:
         names.append(REST)
         bounds.append(LAST_BOUND)
-    else:
-        bounds[max(i for i, bound in enumerate(bounds) if bound)] = LAST_BOUND
     return tuple(names), tuple(bounds)
 
 

@@ -690,3 +690,54 @@ def test_a_lock_that_is_gone_is_not_replaced_by_a_strangers(cluster: Any) -> Non
     cluster.give("m0", "Activate", "Activating")
     cluster.set_lock(name="another")
     assert not [write for write in cluster.find(WriteLock) if write.holders]
+
+
+def test_a_release_that_moved_reaches_machines_that_can_not_stage_it(cluster: Any) -> None:
+    cluster.add("m0", "m1")
+    cluster.set_policy()
+    cluster.set_lock()
+    cluster.give("m0", phase="Failed")
+    cluster.give("m1", phase="Staged")
+    cluster.policies["os"] = replace(cluster.policies["os"], repository="http://mirror")
+    moved = replace(cluster.policies["os"].rollout.release, repository="http://mirror")
+    cluster.facts["releases"] = {("http://mirror", "2.0.0"): moved}
+    (abort,) = cluster.find(SetOrder, "m0")
+    assert (abort.order.goal, abort.order.cause) == ("Abort", "Withdrawn")
+    assert not cluster.find(SetOrder, "m1"), "what is staged needs no place to come from"
+
+
+def test_a_holder_whose_slot_went_bad_gives_the_lock_back(cluster: Any) -> None:
+    cluster.add("m0")
+    cluster.set_policy()
+    order = cluster.give("m0", phase="Staged")
+    cluster.set_lock("m0")
+    cluster.change_core("m0", unschedulable=True, cordoned_for=order.id)
+    cluster.change("m0", step=Step(order.id, "Stage", "Failed", None, "Transfer", "the mirror is down"))
+    (abort,) = cluster.find(SetOrder)
+    assert (abort.order.goal, abort.order.cause) == ("Abort", "Withdrawn")
+    explanation = next(iter(cluster.plan().explanations))
+    assert (explanation.reason, explanation.message) == ("StagingFailed", "the mirror is down")
+
+
+def test_an_order_is_activated_under_the_lock_of_its_terms(cluster: Any) -> None:
+    cluster.add("m0", "m1")
+    cluster.set_policy()
+    cluster.set_lock(limit=0)
+    cluster.set_lock(limit=1, name="racks")
+    cluster.give("m0", phase="Staged")
+    policy = cluster.policies["os"]
+    cluster.policies["os"] = replace(policy, terms=replace(policy.terms, lock="racks"))
+    assert not cluster.find(WriteLock)
+    assert cluster.reason("m0") == ("Waiting", "LockFull")
+
+
+def test_a_machine_registered_anew_is_no_conflict(cluster: Any) -> None:
+    cluster.add("m0")
+    cluster.set_policy()
+    cluster.set_lock()
+    cluster.change_core("m0", uid="core-new")
+    assert cluster.find(RekeyNode)
+    for write in cluster.find(WritePolicy):
+        conditions = {name: status for name, status, *_ in write.state.conditions}
+        assert conditions["PolicyConflict"] == "False"
+        assert conditions["Stalled"] == "False"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from careen.core.actions import SetOrder, WritePolicy
 from careen.core.budgets import resolve_limit
 from careen.core.rollouts import needed_releases
 from careen.core.snapshot import Failure, Wave
@@ -222,3 +223,36 @@ def test_a_wave_waits_for_a_machine_that_has_not_given_the_lock_back(cluster: An
 )
 def test_percentages_round_down_but_never_below_one(limit: int | str, total: int, expected: int) -> None:
     assert resolve_limit(limit, total) == expected
+
+
+def test_no_rollout_begins_while_the_fleet_is_not_known(cluster: Any) -> None:
+    cluster.add("m0", "m1", "m2")
+    cluster.set_policy(stored=False, waves=(Wave("canary", count=1, soak_seconds=600),))
+    made = cluster.machines.pop("m2")
+    assert cluster.assess().rollout is None
+    assert not cluster.find(SetOrder)
+    (write,) = cluster.find(WritePolicy)
+    conditions = {name: (status, message) for name, status, _, message in write.state.conditions}
+    assert conditions["Complete"] == (
+        "False",
+        "the rollout begins when the Nodes of all machines are made; still missing: m2",
+    )
+    cluster.machines["m2"] = made
+    assert cluster.assess().rollout.wave_names == ("canary", "rest")
+
+
+def test_no_rollout_begins_over_nothing(cluster: Any) -> None:
+    cluster.set_policy(stored=False, waves=(Wave("canary", count=1),))
+    assert cluster.assess().rollout is None
+    (write,) = cluster.find(WritePolicy)
+    assert ("Complete", "False", "NoMachines", "the selector matches no machine") in write.state.conditions
+
+
+def test_a_machine_that_joins_later_is_never_a_canary(cluster: Any) -> None:
+    cluster.add("m0")
+    cluster.set_policy(waves=(Wave("canary", count=1, soak_seconds=600),))
+    cluster.set_lock()
+    cluster.add("m1")
+    cluster.change("m1", created=cluster.at)
+    cluster.change_core("m1", created=cluster.at)
+    assert cluster.reason("m1") == ("Waiting", "WavePending")

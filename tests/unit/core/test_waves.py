@@ -39,12 +39,12 @@ def sizes(waves: tuple[Wave, ...], total: int) -> tuple[tuple[str, ...], list[in
         ((Wave("some", percent=50),), 5, {"some": 2, "rest": 3}),
         ((Wave("some", percent=1),), 5, {"some": 1, "rest": 4}),
         ((Wave("all", percent=100),), 4, {"all": 4}),
-        # More than there are: the last wave with machines takes them all.
-        ((Wave("canary", count=9),), 3, {"canary": 3}),
+        # More than there are: the last wave is there all the same, for machines that join later.
+        ((Wave("canary", count=9),), 3, {"canary": 3, "rest": 0}),
         ((Wave("lab", node_names=("n0", "n3")), Wave("canary", count=1)), 6, {"lab": 2, "canary": 1, "rest": 3}),
         # Names of machines that are not there leave an empty wave.
         ((Wave("lab", node_names=("gone",)),), 3, {"lab": 0, "rest": 3}),
-        ((Wave("canary", count=1),), 0, {"canary": 0}),
+        ((Wave("canary", count=1),), 0, {"canary": 0, "rest": 0}),
     ],
 )
 def test_sizes(waves: tuple[Wave, ...], total: int, expected: dict[str, int]) -> None:
