@@ -51,7 +51,7 @@ AGENT_VALUES: dict[str, Any] = {
     "booted": "A",
     "bootID": "boot-1",
     "bootMethod": "Firmware",
-    "bootDecision": "Kexec",
+    "bootDecision": {"method": "Kexec", "reason": "Supported", "message": "", "deadman": "TrialTimer"},
     "architecture": "x86_64",
     "machineID": "m1",
     "protocol": 1,

@@ -34,12 +34,14 @@ from careen.agent.step import (
     report_progress,
     still_wanted,
 )
+from careen.agent.view import BootDecision
 from careen.disk.types import GIVEN_UP, Attributes, SlotName
 
 OLD, NEW = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 GOOD = Attributes(1, 0, True)
 TRIAL = Attributes(2, 0, False)
 A, B = SlotName.A, SlotName.B
+DECISION = BootDecision("Kexec", "Supported", "it can", "TrialTimer")
 
 
 def order_document(goal: str = "Stage", **changes: Any) -> dict[str, Any]:
@@ -88,7 +90,7 @@ def old_boot(assignment: dict[str, Any] | None = None, **changes: Any) -> AgentV
         journal=Journal("m-id", boots=("boot-1", "boot-2")),
         disk=DiskView(A, slot_a(), slot_b()),
         boot=BootView("boot-1", "m-id", uptime=1000.0),
-        facts=HostFacts("x86_64", "OS 1", "6.1", "0.1.0", kexec=True),
+        facts=HostFacts("x86_64", "OS 1", "6.1", "0.1.0", kexec=True, boot_decision=DECISION),
     )
     return replace(view, **changes)
 
@@ -400,7 +402,8 @@ def test_activation_verifies_asks_journals_arms_journals_and_reboots() -> None:
 )
 def test_the_boot_method_is_decided_by_order_and_machine(wish: str, kexec: bool, method: str) -> None:
     view = old_boot(order_document("Activate", boot_method=wish), disk=DiskView(A, slot_a(), CHECKED))
-    view = replace(view, facts=replace(view.facts, kexec=kexec), granted="order-1")
+    decision = replace(DECISION, method="Kexec" if kexec else "Firmware")
+    view = replace(view, facts=replace(view.facts, kexec=kexec, boot_decision=decision), granted="order-1")
     step = next_step(view)
     assert isinstance(step, WriteJournal)
     assert step.journal.open
@@ -409,7 +412,18 @@ def test_the_boot_method_is_decided_by_order_and_machine(wish: str, kexec: bool,
     assert next_step(after) == ArmSlot(B, method)
     state = quiet(replace(view, granted=None)).node
     assert state is not None
-    assert state.status["bootDecision"] == method
+    assert state.status["bootDecision"]["method"] == method
+
+
+def test_what_would_undo_a_trial_is_told_with_the_method_and_why() -> None:
+    view = old_boot(order_document("Stage", boot_method="Firmware"))
+    told_of = quiet(view).node
+    assert told_of is not None
+    decision = told_of.status["bootDecision"]
+    assert (decision["method"], decision["reason"], decision["deadman"]) == ("Firmware", "Asked", "TrialTimer")
+    undecided = quiet(replace(view, facts=HostFacts("x86_64"))).node
+    assert undecided is not None
+    assert "bootDecision" not in undecided.status
 
 
 def test_without_an_answer_nothing_is_activated() -> None:

@@ -33,7 +33,7 @@ from .journal import load_journal, save_journal
 from .record import Journal, Method
 from .records import SlotRecord, load_records, save_records
 from .threads import in_thread
-from .view import BootView, DiskView, HostFacts, SlotView
+from .view import BootDecision, BootView, DiskView, HostFacts, SlotView
 
 
 @dataclass(frozen=True)
@@ -237,7 +237,9 @@ class ImageHost:
     def _look(self) -> Sight:
         slots, records = read_slots(self.folder.disk), load_records(self.folder.records)
         boot, uptime = self._boot, time.clock_gettime(time.CLOCK_BOOTTIME) - self._boot.started
-        facts = HostFacts(platform.machine(), boot.os_image, platform.release(), __version__, self._kexec)
+        facts = HostFacts(
+            platform.machine(), boot.os_image, platform.release(), __version__, self._kexec, self._decide_boot()
+        )
         disk = DiskView(
             booted=self._booted,
             a=self._show(slots.a, records.get(SlotName.A)),
@@ -251,6 +253,12 @@ class ImageHost:
             api_answered=self.folder.api_answered.exists(),
             unhealthy=self._read_gate(),
         )
+
+    def _decide_boot(self) -> BootDecision:
+        # The trial's timer belongs to the machine that runs the folder: no release can be without it.
+        if self._kexec:
+            return BootDecision("Kexec", "Supported", "a folder boots whatever it is told to", "TrialTimer")
+        return BootDecision("Firmware", "Unsupported", "this folder was made without kexec", "TrialTimer")
 
     def _show(self, slot: Slot, record: SlotRecord | None) -> SlotView:
         running = self._boot.version if slot.name is self._booted else None

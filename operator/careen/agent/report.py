@@ -81,7 +81,7 @@ def _describe_machine(view: AgentView, node: NodeView) -> Document:
         "booted": view.disk.booted.value,
         "bootID": view.boot.boot_id,
         "bootMethod": view.boot.method,
-        "bootDecision": resolve_method(wish, facts),
+        "bootDecision": _describe_decision(wish, facts),
         "architecture": facts.architecture,
         "machineID": view.boot.machine_id,
         "protocol": PROTOCOL,
@@ -90,6 +90,20 @@ def _describe_machine(view: AgentView, node: NodeView) -> Document:
         "agentVersion": facts.agent_version,
         "rejected": rejected or None,
     }
+
+
+def _describe_decision(wish: BootMethod | None, facts: HostFacts) -> Document | None:
+    decision = facts.boot_decision
+    if decision is None:
+        return None
+    reason, message = decision.reason, decision.message
+    if decision.method == "Kexec" and wish == "Firmware":
+        reason, message = (
+            "Asked",
+            "it could boot by kexec; spec.boot.method or the policy asks for the firmware",
+        )
+    method = resolve_method(wish, facts)
+    return {"method": method, "reason": reason, "message": message[:MAX_MESSAGE], "deadman": decision.deadman}
 
 
 def _describe_slot(slot: SlotView) -> Document:

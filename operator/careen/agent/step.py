@@ -33,6 +33,7 @@ from .report import build_ended, build_step, resolve_method, write_status
 from .trial import aim_open
 from .view import (
     AgentView,
+    BootDecision,
     BootView,
     DiskView,
     HostFacts,
@@ -44,8 +45,8 @@ from .view import (
 )
 
 __all__ = [
-    "AbandonTrial", "AgentView", "ArmSlot", "BootView", "Disarm", "DiskView", "Ended", "Fault", "HostFacts",
-    "InvalidateSlot", "Journal", "MarkGood", "NodeView", "OpenOrder", "Rejection", "RequestActivation",
+    "AbandonTrial", "AgentView", "ArmSlot", "BootDecision", "BootView", "Disarm", "DiskView", "Ended", "Fault",
+    "HostFacts", "InvalidateSlot", "Journal", "MarkGood", "NodeView", "OpenOrder", "Rejection", "RequestActivation",
     "RequestReboot", "SlotView", "Stage", "StageImage", "Step", "Trouble", "VerifySlot", "Wait", "WriteJournal",
     "WriteStatus", "current_order", "decode_node", "next_step", "next_trouble", "report_progress", "still_wanted",
 ]  # fmt: skip

@@ -85,6 +85,21 @@ class BootView:
     """Seconds of CLOCK_BOOTTIME since the boot: the clock of every instant in this view."""
 
 
+Deadman = Literal["HardwareWatchdog", "TrialTimer", "Missing"]
+
+
+@dataclass(frozen=True)
+class BootDecision:
+    """How the host would boot the next slot, and what would undo a trial that hangs."""
+
+    method: Method
+    reason: str
+    """CamelCase word for why it is this method."""
+    message: str
+    """Sentence for people: what was found."""
+    deadman: Deadman
+
+
 @dataclass(frozen=True)
 class HostFacts:
     """What does not change while the machine runs."""
@@ -95,6 +110,8 @@ class HostFacts:
     agent_version: str | None = None
     kexec: bool = False
     """Whether the machine can boot by kexec."""
+    boot_decision: BootDecision | None = None
+    """What the host would do if nobody asked for a method; None if it has not looked yet."""
 
 
 @dataclass(frozen=True)

@@ -215,6 +215,20 @@ class Progress(Model):
     """Bytes taken from the repository so far."""
 
 
+class BootDecision(Model):
+    """How the machine would boot the next slot, and what would undo a trial that hangs."""
+
+    method: Literal["Kexec", "Firmware"]
+    """Kexec starts the new kernel at once, Firmware goes through the firmware."""
+    reason: Annotated[str, Field(max_length=64)]
+    """CamelCase word for why it is this method."""
+    message: Message = ""
+    """Sentence for people: what was found on the machine. Default empty."""
+    deadman: Literal["HardwareWatchdog", "TrialTimer", "Missing"]
+    """What undoes a trial that does nothing any more: a hardware watchdog that survives the boot, a timer that the
+    staged release declares, or nothing."""
+
+
 class StepError(Model):
     """Why the step does not go on."""
 
@@ -282,8 +296,8 @@ class NodeStatus(Model):
     """Boot id of the running kernel; another one after each boot."""
     boot_method: Literal["Kexec", "Firmware"] | None = None
     """How the running system was booted."""
-    boot_decision: Literal["Kexec", "Firmware"] | None = None
-    """How the machine would boot the next slot, decided before any drain."""
+    boot_decision: BootDecision | None = None
+    """How the machine would boot the next slot, decided before any drain; absent until the agent has decided."""
     architecture: Annotated[str, Field(max_length=32)] | None = None
     """Machine architecture in the kernel's words, such as x86_64."""
     machine_id: Annotated[str, Field(max_length=64)] | None = None

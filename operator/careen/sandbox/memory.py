@@ -17,7 +17,7 @@ from careen.agent.actions import StageImage, VerifySlot
 from careen.agent.host import Sight
 from careen.agent.record import Journal, Method
 from careen.agent.runner import Settings, run_agent
-from careen.agent.view import BootView, DiskView, HostFacts, SlotView
+from careen.agent.view import BootDecision, BootView, Deadman, DiskView, HostFacts, SlotView
 from careen.disk.boot import choose, consume
 from careen.disk.types import GIVEN_UP, Attributes, SlotName
 from careen.kube.clock import boot_seconds
@@ -58,6 +58,8 @@ class MemoryHost:
     """What is wrong with which version."""
     reset: Reset | None = None
     """Why the boot before this one ended."""
+    deadman: Deadman = "TrialTimer"
+    """What it says would undo a trial that hangs."""
 
     @property
     def fault(self) -> MemoryFault | None:
@@ -101,7 +103,9 @@ class MemoryHost:
         """Everything that can be seen now."""
         boot = BootView(self.boot_id, self.machine_id, self.method, self.reset, boot_seconds() - self.booted_at)
         disk = DiskView(self.booted, self.slots[SlotName.A], self.slots[SlotName.B])
-        facts = HostFacts("x86_64", f"Careen OS {self.slots[self.booted].version}", "memory", "memory", kexec=True)
+        image = f"Careen OS {self.slots[self.booted].version}"
+        decision = BootDecision("Kexec", "Supported", "a machine in memory boots at once", self.deadman)
+        facts = HostFacts("x86_64", image, "memory", "memory", kexec=True, boot_decision=decision)
         unhealthy = "the release is broken" if self.fault is MemoryFault.UNHEALTHY else None
         return Sight(disk, boot, facts, self.journal, self.answered, unhealthy)
 

@@ -160,7 +160,7 @@ class Agent:
                 machine.boot_id, machine.machine_id, machine.method, machine.last_reset,
                 machine.world.schedule.now - machine.boot_at,
             ),
-            facts=HostFacts(kexec=machine.kexec),
+            facts=HostFacts(kexec=machine.kexec, boot_decision=machine.decision),
             unhealthy="a service fails" if machine.fault == "unhealthy" else None,
             granted=self.granted,
             request_failed=self.request_failed,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from careen.agent.step import Journal
+from careen.agent.step import BootDecision, Journal
 from careen.disk.types import SlotName
 
 from .agent import Agent
@@ -34,6 +34,7 @@ class Machine:
         self.disk = Disk.install(first.digest, first.version)
         self.journal: Journal | None = None
         self.kexec = world.dice.chance(0.5)
+        self.decision = BootDecision("Kexec" if self.kexec else "Firmware", "Drawn", "", "TrialTimer")
         self.epoch = self.boots = 0
         self.up = self.retired = self.api_answered = False
         self.booted, self.boot_id, self.boot_at = SlotName.A, "", 0.0
