@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from careen.agent.decision import decide_boot
 from careen.agent.record import Ended, Fault, Journal, OpenOrder, Rejection, Stage
 from careen.agent.step import (
     AbandonTrial,
@@ -424,6 +425,57 @@ def test_what_would_undo_a_trial_is_told_with_the_method_and_why() -> None:
     undecided = quiet(replace(view, facts=HostFacts("x86_64"))).node
     assert undecided is not None
     assert "bootDecision" not in undecided.status
+
+
+CAN = BootDecision("Kexec", "Supported", "it can", "HardwareWatchdog")
+CAN_SO = ("Supported", "HardwareWatchdog")
+DENIED = BootDecision("Firmware", "DenyListed", "the vendor is on the deny list", "Missing")
+
+
+@pytest.mark.parametrize(
+    ("wish", "facts", "method", "reason", "deadman"),
+    [
+        ("Auto", HostFacts(kexec=True, boot_decision=CAN), "Kexec", "Supported", "HardwareWatchdog"),
+        ("Firmware", HostFacts(kexec=True, boot_decision=CAN), "Firmware", "Asked", "Missing"),
+        ("Firmware", HostFacts(kexec=True, boot_decision=CAN, trial_timer=True), "Firmware", "Asked", "TrialTimer"),
+        ("Auto", HostFacts(kexec=True, boot_decision=DENIED), "Firmware", "DenyListed", "Missing"),
+        ("Kexec", HostFacts(kexec=True, boot_decision=DENIED, watchdog=True), "Kexec", "Asked", "HardwareWatchdog"),
+        ("Kexec", HostFacts(boot_decision=DENIED), "Firmware", "DenyListed", "Missing"),
+        ("Auto", HostFacts(kexec=True, boot_decision=CAN, kexec_suspect=NEW), "Firmware", "KexecLost", "Missing"),
+        ("Auto", HostFacts(kexec=True, boot_decision=CAN, kexec_suspect=OLD), "Kexec", *CAN_SO),
+        (
+            "Kexec",
+            HostFacts(kexec=True, boot_decision=CAN, kexec_suspect=NEW),
+            "Kexec",
+            "Supported",
+            "HardwareWatchdog",
+        ),
+    ],
+)
+def test_wish_machine_and_experience_decide_how_it_boots(
+    wish: Any, facts: HostFacts, method: str, reason: str, deadman: str
+) -> None:
+    decision = decide_boot(wish, facts, NEW)
+    assert (decision.method, decision.reason, decision.deadman) == (method, reason, deadman)
+    assert decision.message
+
+
+@pytest.mark.parametrize(("wish", "falls_back"), [("Auto", True), ("Kexec", False)])
+def test_a_kernel_that_can_not_be_loaded_leads_through_the_firmware(wish: str, falls_back: bool) -> None:
+    order = order_document("Activate", boot_method=wish)
+    journal = with_open(stage=Stage.ARMED)
+    view = old_boot(order, journal=journal, disk=DiskView(A, slot_a(), CHECKED), kexec_refused=("order-1", "EPERM"))
+    step = settle(view)[1]
+    assert isinstance(step, WriteJournal)
+    assert step.journal.open
+    if falls_back:
+        assert step.journal.open == opened(stage=Stage.ARMED, method="Firmware")
+        assert settle(replace(view, journal=step.journal))[1] == ArmSlot(B, "Firmware")
+    else:
+        assert step.journal.open.stage is Stage.UNDOING
+        assert step.journal.open.undo
+        assert step.journal.open.undo.fault
+        assert "EPERM" in step.journal.open.undo.fault.message
 
 
 def test_without_an_answer_nothing_is_activated() -> None:

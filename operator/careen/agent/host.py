@@ -17,6 +17,10 @@ class RebootError(Exception):
     """The machine is known not to reboot: the request was refused."""
 
 
+class KexecRefusedError(Exception):
+    """The kernel can't be loaded for kexec here; the firmware may still boot the slot. Nothing was armed."""
+
+
 @dataclass(frozen=True)
 class Sight:
     """The machine at one instant."""
@@ -58,7 +62,7 @@ class Host(Protocol):
         ...
 
     async def arm(self, slot: SlotName, method: Method) -> None:
-        """Give the passive slot its one boot."""
+        """Give the passive slot its one boot. Raises KexecRefusedError before anything is armed, and StageError."""
 
     async def disarm(self, slot: SlotName) -> None:
         """Take the passive slot's boot away."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from careen.api.meta import PROTOCOL, BootMethod
+from careen.api.meta import PROTOCOL
 from careen.api.node import CauseWord, Goal, Phase
 
 from .actions import WriteStatus
-from .record import Ended, Fault, Method, Rejection, Verdict
+from .decision import decide_boot
+from .record import Ended, Fault, Rejection, Verdict
 from .view import AgentView, HostFacts, NodeView, SlotView
 
 MAX_MESSAGE = 1024
@@ -49,11 +51,6 @@ def build_ended(end: Ended, goal: Goal | None) -> Document:
     )
 
 
-def resolve_method(wish: BootMethod | None, facts: HostFacts) -> Method:
-    """How this machine boots the next slot: by kexec where it can, unless the firmware is asked for."""
-    return "Kexec" if facts.kexec and wish != "Firmware" else "Firmware"
-
-
 def write_status(view: AgentView, node: NodeView, step: Document | None, *, quiet: bool) -> WriteStatus | None:
     """The write that brings the status up to date, or None if it is.
 
@@ -73,7 +70,6 @@ def write_status(view: AgentView, node: NodeView, step: Document | None, *, quie
 
 
 def _describe_machine(view: AgentView, node: NodeView) -> Document:
-    wish = node.assignment.terms.boot_method if node.assignment else node.boot_method
     facts, journal = view.facts, view.journal
     rejected = [_describe_rejection(entry) for entry in journal.rejected] if journal else []
     return {
@@ -81,7 +77,7 @@ def _describe_machine(view: AgentView, node: NodeView) -> Document:
         "booted": view.disk.booted.value,
         "bootID": view.boot.boot_id,
         "bootMethod": view.boot.method,
-        "bootDecision": _describe_decision(wish, facts),
+        "bootDecision": _describe_decision(node, facts),
         "architecture": facts.architecture,
         "machineID": view.boot.machine_id,
         "protocol": PROTOCOL,
@@ -92,18 +88,13 @@ def _describe_machine(view: AgentView, node: NodeView) -> Document:
     }
 
 
-def _describe_decision(wish: BootMethod | None, facts: HostFacts) -> Document | None:
-    decision = facts.boot_decision
-    if decision is None:
+def _describe_decision(node: NodeView, facts: HostFacts) -> Document | None:
+    if facts.boot_decision is None:
         return None
-    reason, message = decision.reason, decision.message
-    if decision.method == "Kexec" and wish == "Firmware":
-        reason, message = (
-            "Asked",
-            "it could boot by kexec; spec.boot.method or the policy asks for the firmware",
-        )
-    method = resolve_method(wish, facts)
-    return {"method": method, "reason": reason, "message": message[:MAX_MESSAGE], "deadman": decision.deadman}
+    order = node.assignment
+    wish = order.terms.boot_method if order else node.boot_method
+    decision = decide_boot(wish, facts, order.release.digest if order else None)
+    return {**dataclasses.asdict(decision), "message": decision.message[:MAX_MESSAGE]}
 
 
 def _describe_slot(slot: SlotView) -> Document:

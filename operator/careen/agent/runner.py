@@ -38,7 +38,7 @@ from .actions import (
     WriteStatus,
 )
 from .fetch import StageError
-from .host import Host, RebootError
+from .host import Host, KexecRefusedError, RebootError
 from .record import Fault, Method
 from .step import current_order, next_step, report_progress, still_wanted
 from .view import AgentView, NodeView, Trouble, decode_node, next_trouble
@@ -97,6 +97,7 @@ class _Agent:
         )
         self._granted: str | None = None
         self._request_failed: str | None = None
+        self._kexec_refused: tuple[str, str] | None = None
         self._trouble: Trouble | None = None
         self._api_not_before = 0.0
         self._api_failures = 0
@@ -152,6 +153,7 @@ class _Agent:
             unhealthy=sight.unhealthy,
             granted=self._granted,
             request_failed=self._request_failed,
+            kexec_refused=self._kexec_refused,
             trouble=self._trouble,
             api_not_before=self._api_not_before,
         )
@@ -170,6 +172,9 @@ class _Agent:
         except RebootError as error:
             self._request_failed = str(error)
             self._note_trouble(step, view, Fault("Boot", str(error)))
+        except KexecRefusedError as error:
+            logger.warning("%s: no kexec: %s", self._name, error)
+            self._kexec_refused = (current_order(view), str(error))
         except StageError as error:
             self._note_trouble(step, view, error.fault)
         except (DiskError, OSError) as error:

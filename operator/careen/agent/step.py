@@ -28,8 +28,9 @@ from .actions import (
     WriteStatus,
 )
 from .aim import KEEP, Aim, end_unarmed, may_be_tried
+from .decision import decide_boot
 from .record import MAX_BOOTS, Ended, Fault, Journal, OpenOrder, Rejection, Stage
-from .report import build_ended, build_step, resolve_method, write_status
+from .report import build_ended, build_step, write_status
 from .trial import aim_open
 from .view import (
     AgentView,
@@ -226,7 +227,7 @@ def _open(view: AgentView, order: Assignment, to_slot: SlotName, stage: Stage) -
         from_slot=to_slot.other,
         to_slot=to_slot,
         from_boot_id=order.from_boot_id or view.boot.boot_id,
-        method=resolve_method(order.terms.boot_method, view.facts),
+        method=decide_boot(order.terms.boot_method, view.facts, order.release.digest).method,
         lost_attempts=order.lost_attempts,
         commit_timeout_seconds=order.terms.commit_timeout_seconds,
         on_silence=order.terms.on_silence,

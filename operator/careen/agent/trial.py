@@ -64,9 +64,19 @@ def _aim_arm(view: AgentView, journal: Journal, opened: OpenOrder, order: Assign
     if slot.digest != opened.digest or slot.checked != opened.order:
         size = order.release.size_bytes
         return Aim(None, VerifySlot(opened.to_slot, opened.digest, size, opened.version, opened.order))
+    if opened.method == "Kexec" and view.kexec_refused and view.kexec_refused[0] == opened.order:
+        return _fall_back(journal, opened, order, view.kexec_refused[1])
     if not _armed(view, opened):
         return Aim(None, ArmSlot(opened.to_slot, opened.method))
     return Aim(None, WriteJournal(replace(journal, open=replace(opened, stage=Stage.REQUESTED))))
+
+
+def _fall_back(journal: Journal, opened: OpenOrder, order: Assignment, reason: str) -> Aim:
+    """The kernel can't be loaded: through the firmware then, unless the order insists on kexec."""
+    if order.terms.boot_method == "Kexec":
+        fault = Fault("Boot", f"{reason}; the order asks for kexec only")
+        return _undo(journal, opened, Ended(opened.order, "Failed", "Activate", fault=fault))
+    return Aim(None, WriteJournal(replace(journal, open=replace(opened, method="Firmware"))))
 
 
 def _armed(view: AgentView, opened: OpenOrder) -> bool:

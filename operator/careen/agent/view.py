@@ -109,9 +109,15 @@ class HostFacts:
     kernel: str | None = None
     agent_version: str | None = None
     kexec: bool = False
-    """Whether the machine can boot by kexec."""
+    """Whether the machine can boot by kexec at all, also if it would rather not."""
     boot_decision: BootDecision | None = None
     """What the host would do if nobody asked for a method; None if it has not looked yet."""
+    kexec_suspect: str | None = None
+    """Digest whose last boot by kexec was lost without a word."""
+    watchdog: bool = False
+    """Whether there is a hardware watchdog that goes on over a kexec."""
+    trial_timer: bool = False
+    """Whether the release in the passive slot declares the timer that ends a trial."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,8 @@ class AgentView:
     """Order whose activation the API server accepted in this process."""
     request_failed: str | None = None
     """Why the last request for a reboot is known to have failed; None if it did not or nobody knows."""
+    kexec_refused: tuple[str, str] | None = None
+    """Order whose kernel could not be loaded for kexec in this process, and why."""
     trouble: Trouble | None = None
     api_not_before: float = 0.0
     """Instant (uptime) before which no write to the API server is tried, because one just failed."""
