@@ -102,7 +102,10 @@ class BlockFile:
         view, done = memoryview(data), 0
         try:
             while done < len(view):
-                done += os.pwrite(self._fd, view[done:], offset + done)
+                count = os.pwrite(self._fd, view[done:], offset + done)
+                if count == 0:
+                    raise DiskIoError(f"writing {self.path} at byte {offset + done}: the disk takes no more")
+                done += count
         except OSError as error:
             raise DiskIoError(f"writing {self.path} at byte {offset + done}: {error.strerror}") from error
 
@@ -130,7 +133,11 @@ class BlockFile:
         for window in plan:
             for write in window:
                 self.write(write.offset, write.data)
-            self.sync()
+            try:
+                self.sync()
+            except DiskIoError as error:
+                places = ", ".join(f"the {write.what} at byte {write.offset}" for write in window)
+                raise DiskIoError(f"{error}, after writing {places}") from error
             for write in window:
                 if self.read_back(write.offset, len(write.data)) != write.data:
                     raise ReadBackError(
@@ -183,6 +190,8 @@ def _detect_sector_size(fd: int, mode: int, size: int) -> int:
     for sector_size in SECTOR_SIZES:
         last = (size // sector_size - 1) * sector_size
         for place in (sector_size, last):
-            if place > 0 and os.pread(fd, 8, place) == SIGNATURE:
-                return sector_size
+            # An unreadable sector is told by whoever reads the table; the other copy may still show the size.
+            with suppress(OSError):
+                if place > 0 and os.pread(fd, 8, place) == SIGNATURE:
+                    return sector_size
     return SECTOR_SIZES[0]

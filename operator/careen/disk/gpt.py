@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from uuid import UUID
 
-from careen.disk.types import Entry, GptInvalidError
+from careen.disk.types import DiskIoError, Entry, GptInvalidError
 
 SIGNATURE = b"EFI PART"
 REVISION = 0x00010000
@@ -23,6 +23,12 @@ MAX_TABLE_BYTES = 1 << 20
 
 Read = Callable[[int, int], bytes]
 """Read(offset, length) gives the disk's bytes; fewer than asked only at the end of the disk."""
+
+
+class _Unreadable(str):
+    """Why a copy is not valid, when the reason is that the disk gave an I/O error."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,8 @@ class Table:
 def parse(read: Read, size: int, sector_size: int) -> Table:
     """Read and check both copies on a disk of `size` bytes.
 
-    Raises GptInvalidError, with the reason for each copy, when neither can be trusted.
+    A copy that gives an I/O error is as good as an invalid one: the other counts. Raises GptInvalidError, with the
+    reason for each copy, when neither can be trusted, and DiskIoError in its place if one could not even be read.
     """
     if sector_size not in SECTOR_SIZES:
         raise GptInvalidError(f"logical sectors of {sector_size} bytes; allowed: 512 and 4096")
@@ -131,7 +138,8 @@ def parse(read: Read, size: int, sector_size: int) -> Table:
         if isinstance(backup, Copy):
             break
     if isinstance(primary, str) and isinstance(backup, str):
-        raise GptInvalidError(
+        unreadable = isinstance(primary, _Unreadable) or isinstance(backup, _Unreadable)
+        raise (DiskIoError if unreadable else GptInvalidError)(
             f"neither copy of the partition table is valid: primary: {primary}; backup: {backup}. "
             "Allowed: a disk with at least one valid copy; restore the table from a saved one"
         )
@@ -198,7 +206,10 @@ def _read_copy(read: Read, geometry: Geometry, lba: int) -> Copy | str:
     if wrong:
         return wrong
     length = geometry.sectors_for(header.table_bytes) * geometry.sector_size
-    entries = read(header.entries_lba * geometry.sector_size, length)
+    try:
+        entries = read(header.entries_lba * geometry.sector_size, length)
+    except DiskIoError as error:
+        return _Unreadable(error)
     if len(entries) != length:
         return f"its entries at LBA {header.entries_lba} reach past the end of the disk"
     if zlib.crc32(entries[: header.table_bytes]) != header.entries_crc:
@@ -209,7 +220,10 @@ def _read_copy(read: Read, geometry: Geometry, lba: int) -> Copy | str:
 
 def _read_header(read: Read, geometry: Geometry, lba: int) -> Header | str:
     """A header whose own bytes are sound; whether its places make sense is checked later."""
-    raw = read(lba * geometry.sector_size, geometry.sector_size)
+    try:
+        raw = read(lba * geometry.sector_size, geometry.sector_size)
+    except DiskIoError as error:
+        return _Unreadable(error)
     if len(raw) < geometry.sector_size:
         return f"LBA {lba} lies past the end of the disk"
     signature, revision, length, crc, _, my, alternate, first, last, guid, at, number, size, entries_crc = (

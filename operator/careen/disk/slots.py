@@ -62,19 +62,28 @@ def find_slots(table: Table) -> Slots:
     return slots
 
 
-def prioritize_all(priorities: Sequence[int], index: int, *, top: int | None = None) -> tuple[int, ...]:
+def prioritize_all(
+    priorities: Sequence[int], index: int | None, *, top: int | None = None, friends: bool = False
+) -> tuple[int, ...]:
     """Renumber priorities so that `index` is above all others, in the way of `cgpt prioritize`.
 
     The others keep their order, and equals stay equal. The highest gets `top` (1 to 15), by default the number of
     groups, at most 15; each next group gets one less, never below 1. Priority 0 stays 0 (but for `index`).
+    index: None only closes the gaps. friends: those with the same priority as `index` come along.
     """
     if top is not None and not 1 <= top <= MAX_PRIORITY:
         raise ValueError(f"top is {top}; allowed: 1 to {MAX_PRIORITY}")
-    others = {value for at, value in enumerate(priorities) if at != index and value > 0}
+    if index is None:
+        raised: set[int] = set()
+    elif friends:
+        raised = {at for at, value in enumerate(priorities) if value == priorities[index]}
+    else:
+        raised = {index}
+    others = {value for at, value in enumerate(priorities) if at not in raised and value > 0}
     groups = sorted(others, reverse=True)
-    highest = top or min(len(groups) + 1, MAX_PRIORITY)
-    renumbered = {value: max(highest - rank, 1) for rank, value in enumerate(groups, start=1)}
-    return tuple(highest if at == index else renumbered.get(value, 0) for at, value in enumerate(priorities))
+    highest = top or min(len(groups) + bool(raised), MAX_PRIORITY)
+    renumbered = {value: max(highest - rank, 1) for rank, value in enumerate(groups, start=int(bool(raised)))}
+    return tuple(highest if at in raised else renumbered.get(value, 0) for at, value in enumerate(priorities))
 
 
 def prioritize(slots: Slots, name: SlotName) -> Slots:

@@ -9,18 +9,23 @@ from pathlib import Path
 
 from careen.disk.block import LOCK_WAIT_SECONDS, BlockFile
 from careen.disk.gpt import Table, parse
+from careen.disk.rehearsal import Medium, Rehearsal
 from careen.disk.slots import Slots, find_slots
 from careen.disk.types import DiskError, SlotName
-from careen.disk.writes import plan_change, plan_repair
+from careen.disk.writes import Plan, plan_change, plan_repair
 
 _REPAIR_STEPS = 4
 
 
 class OpenTable:
-    """The table of a disk that is open and locked. `table` is the last state read."""
+    """The table of a disk that is open and locked. `table` is the last state read.
 
-    def __init__(self, block: BlockFile) -> None:
+    done: the plans that were carried out so far; in a rehearsal, that would have been.
+    """
+
+    def __init__(self, block: Medium) -> None:
         self.block = block
+        self.done: Plan = ()
         self.table = self._read()
 
     def repair(self) -> tuple[str, ...]:
@@ -33,8 +38,7 @@ class OpenTable:
             plan = plan_repair(self.table)
             if not plan:
                 return found
-            self.block.execute(plan)
-            self.table = self._read()
+            self._execute(plan)
         raise DiskError(f"{self.block.path}: still not sound after repair: {'; '.join(self.table.faults)}")
 
     def set_words(self, words: Mapping[int, int]) -> tuple[str, ...]:
@@ -43,9 +47,13 @@ class OpenTable:
         A broken copy is repaired first, as a durable write of its own; returns the faults put right.
         """
         repaired = self.repair()
-        self.block.execute(plan_change(self.table, words))
-        self.table = self._read()
+        self._execute(plan_change(self.table, words))
         return repaired
+
+    def _execute(self, plan: Plan) -> None:
+        self.block.execute(plan)
+        self.done += plan
+        self.table = self._read()
 
     def _read(self) -> Table:
         return parse(self.block.read, self.block.size, self.block.sector_size)
@@ -65,15 +73,18 @@ def open_table(
     path: Path,
     *,
     writable: bool = False,
+    rehearsed: bool = False,
     sector_size: int | None = None,
     wait_seconds: float = LOCK_WAIT_SECONDS,
 ) -> Iterator[OpenTable]:
     """Open a disk or image, lock it (shared for reading, exclusive for writing) and read its table.
 
+    rehearsed: open it for reading, and let changes happen in memory only (writable is then without effect).
     Raises GptInvalidError, DiskBusyError (lock not free within wait_seconds), DiskError, OSError.
     """
+    writable = writable and not rehearsed
     with BlockFile.open(path, writable=writable, sector_size=sector_size, wait_seconds=wait_seconds) as block:
-        yield OpenTable(block)
+        yield OpenTable(Rehearsal(block) if rehearsed else block)
 
 
 def read_slots(path: Path, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> Slots:
