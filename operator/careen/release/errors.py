@@ -12,7 +12,7 @@ class TrustError(ReleaseError):
 
 
 class ReleaseTransferError(ReleaseError):
-    """The repository could not be read: no connection, an error status, too slow."""
+    """The repository could not be read: no connection, an error status, too slow. Trying again may help."""
 
 
 class ReleaseMissingError(ReleaseError):
