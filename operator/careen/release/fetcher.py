@@ -41,7 +41,8 @@ async def _get(url: str, seconds: float) -> bytes:
     except TimeoutError as error:
         raise SlowRetrievalError(f"{url} took longer than {seconds:g} s") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise DownloadError(f"{url}: {str(error) or type(error).__name__}") from error
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise DownloadError(f"{url}: {words}") from error
 
 
 async def _read(response: aiohttp.ClientResponse, url: str) -> bytes:
