@@ -61,7 +61,9 @@ ObjectName = Annotated[
     ),
 ]
 Identifier = Annotated[str, Field(min_length=1, max_length=253)]
-Message = Annotated[str, Field(max_length=1024)]
+MAX_MESSAGE = 1024
+"""Characters that a stored sentence may have."""
+Message = Annotated[str, Field(max_length=MAX_MESSAGE)]
 Timestamp = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
 Seconds = Annotated[int, Field(ge=0, le=31_536_000)]
 BootMethod = Literal["Auto", "Kexec", "Firmware"]

@@ -194,7 +194,7 @@ async def _write(session: Session, lock: Lock) -> None:
         term=lock.term,
         holders=lock.holders,
     )
-    status = encode_lock_status(write, server_now(session))
+    status = encode_lock_status(lock, write, server_now(session))
     version = lock.resource_version
     await patch_merge(session, LOCKS, lock.name, {"status": status}, subresource="status", resource_version=version)
 

@@ -274,7 +274,11 @@ class Executor:
 
     async def write_lock(self, action: WriteLock) -> bool:
         """Replace term and holders: the grant."""
-        ops = [{"op": "add", "path": "/status", "value": encode_lock_status(action, self._world.now())}]
+        lock = self._world.locks.objects.get(("", action.name))
+        if lock is None:
+            return False
+        status = encode_lock_status(lock, action, self._world.now())
+        ops = [{"op": "add", "path": "/status", "value": status}]
         return await self._patch(LOCKS, self._world.locks, action, ops, status=True)
 
     async def write_policy(self, action: WritePolicy) -> bool:
@@ -288,7 +292,10 @@ class Executor:
 
     async def write_note(self, action: WriteNote) -> bool:
         """Say why a machine waits; fields of the agent are not touched."""
-        body = {"metadata": {"uid": action.uid}, "status": encode_note(action, self._world.now())}
+        machine = self._world.machines.objects.get(("", action.name))
+        if machine is None:
+            return False
+        body = {"metadata": {"uid": action.uid}, "status": encode_note(machine, action, self._world.now())}
         answer = await write.patch_merge(self._session, NODES, action.name, body, subresource="status")
         self._world.machines.apply(answer)
         return True

@@ -101,6 +101,7 @@ def decode_machine(obj: Document) -> Machine:
         step=_decode_step(status.get("step") or {}),
         rejected=tuple((entry["digest"], entry.get("retry", 0)) for entry in status.get("rejected") or ()),
         note=_decode_note(status.get("orchestration")),
+        conditions=_decode_conditions(status),
     )
 
 
@@ -191,6 +192,7 @@ def decode_lock(obj: Document) -> Lock:
             )
             for entry in status.get("holders") or ()
         ),
+        conditions=_decode_conditions(status),
     )
 
 
@@ -227,7 +229,7 @@ def decode_policy(obj: Document) -> Policy:
         resume=_decode_resume((meta.get("annotations") or {}).get(RESUME_ANNOTATION)),
         rollout=_decode_rollout(status["rollout"], meta["uid"]) if status.get("rollout") else None,
         observed_generation=status.get("observedGeneration") or 0,
-        conditions={c["type"]: _decode_condition(c) for c in status.get("conditions") or ()},
+        conditions=_decode_conditions(status),
         counts=status.get("counts") or {},
     )
 
@@ -283,6 +285,10 @@ def _decode_rollout(rollout: Document, policy_uid: str) -> Rollout:
         halted_at=parse_instant(rollout.get("haltedAt")),
         policy_uid=policy_uid,
     )
+
+
+def _decode_conditions(status: Document) -> dict[str, Condition]:
+    return {condition["type"]: _decode_condition(condition) for condition in status.get("conditions") or ()}
 
 
 def _decode_condition(condition: Document) -> Condition:

@@ -1,12 +1,13 @@
 """What a plan decided into the documents that the API server takes: the inverse of decode, field by field."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from careen.api.reasons import Reason
 
 from .actions import PolicyState, WriteLock, WriteNote
 from .instants import format_instant
-from .snapshot import Condition, Holder, Order, Policy, Release, Rollout
+from .snapshot import Condition, Holder, Lock, Machine, Order, Policy, Release, Rollout
 
 
 def encode_order(order: Order) -> dict[str, Any]:
@@ -64,8 +65,8 @@ def encode_holder(holder: Holder) -> dict[str, Any]:
     return {key: value for key, value in body.items() if value is not None}
 
 
-def encode_lock_status(write: WriteLock, now: float) -> dict[str, Any]:
-    """A RebootLock's whole status."""
+def encode_lock_status(lock: Lock, write: WriteLock, now: float) -> dict[str, Any]:
+    """A RebootLock's whole status; `lock` is what is stored now, for the times of its conditions."""
     available = write.max - len(write.holders)
     ready = available > 0 and not write.paused
     reason = Reason.LOCK_PAUSED if write.paused else Reason.AVAILABLE if ready else Reason.LOCK_FULL
@@ -80,42 +81,47 @@ def encode_lock_status(write: WriteLock, now: float) -> dict[str, Any]:
         "term": write.term,
         "available": available,
         "holders": [encode_holder(holder) for holder in write.holders],
-        "conditions": [_encode_condition(row, write.generation, now) for row in rows],
+        "conditions": _encode_conditions(rows, lock.conditions, write.generation, now),
     }
 
 
-def _encode_condition(row: tuple[str, bool, str, str], generation: int, since: float) -> dict[str, Any]:
-    name, holds, reason, message = row
-    return {
-        "type": name,
-        "status": "True" if holds else "False",
-        "observedGeneration": generation,
-        "lastTransitionTime": format_instant(since),
-        "reason": reason,
-        "message": message,
-    }
+def _encode_conditions(
+    rows: Iterable[tuple[str, bool, str, str]], known: Mapping[str, Condition], generation: int, now: float
+) -> list[dict[str, Any]]:
+    """Conditions from (type, holds, reason, message); one keeps its time while its status stays the same."""
+    return [
+        {
+            "type": name,
+            "status": "True" if holds else "False",
+            "observedGeneration": generation,
+            "lastTransitionTime": format_instant(_since(known.get(name), holds, now)),
+            "reason": reason,
+            "message": message,
+        }
+        for name, holds, reason, message in rows
+    ]
 
 
-def encode_note(write: WriteNote, now: float) -> dict[str, Any]:
-    """The operator's part of a Node's status."""
+def encode_note(machine: Machine, write: WriteNote, now: float) -> dict[str, Any]:
+    """The operator's part of a Node's status; `machine` is what is stored now, for the times of its conditions."""
     note = write.note
     orchestration = {
         "state": note.state,
         "reason": note.reason,
-        "message": note.message[:1024],
+        "message": note.message,
         "since": format_instant(note.since),
         "settledSince": format_instant(note.settled_since) if note.settled_since is not None else None,
     }
     ready, stalled = note.state == "UpToDate", note.state == "Failed"
     rows = (
-        ("Ready", ready, note.reason, note.message[:1024]),
+        ("Ready", ready, note.reason, note.message),
         ("Reconciling", not ready and not stalled and note.state != "Unmanaged", note.reason, ""),
-        ("Stalled", stalled, note.reason, note.message[:1024] if stalled else ""),
+        ("Stalled", stalled, note.reason, note.message if stalled else ""),
     )
     return {
         "observedGeneration": write.generation,
         "orchestration": orchestration,
-        "conditions": [_encode_condition(row, write.generation, now) for row in rows],
+        "conditions": _encode_conditions(rows, machine.conditions, write.generation, now),
     }
 
 
@@ -145,26 +151,17 @@ def encode_rollout(rollout: Rollout) -> dict[str, Any]:
 def encode_policy_status(policy: Policy, state: PolicyState, now: float) -> dict[str, Any]:
     """An UpdatePolicy's whole status; a condition keeps its time while its status stays the same."""
     counts = dict(state.counts)
+    rows = ((name, status == "True", reason, message) for name, status, reason, message in state.conditions)
     body: dict[str, Any] = {
         "observedGeneration": state.generation,
         "counts": counts,
         "summary": f"{counts.get('updated', 0)}/{counts.get('selected', 0)}",
-        "conditions": [
-            {
-                "type": name,
-                "status": status,
-                "observedGeneration": state.generation,
-                "lastTransitionTime": format_instant(_since(policy.conditions.get(name), status, now)),
-                "reason": reason,
-                "message": message,
-            }
-            for name, status, reason, message in state.conditions
-        ],
+        "conditions": _encode_conditions(rows, policy.conditions, state.generation, now),
     }
     if state.rollout is not None:
         body["rollout"] = encode_rollout(state.rollout)
     return body
 
 
-def _since(known: Condition | None, status: str, now: float) -> float:
-    return known.since if known is not None and known.status == status else now
+def _since(known: Condition | None, holds: bool, now: float) -> float:
+    return known.since if known is not None and known.status == str(holds) else now

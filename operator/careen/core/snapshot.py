@@ -112,6 +112,18 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """A stored condition."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    since: float
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """A careen Node."""
 
@@ -135,6 +147,7 @@ class Machine:
     step: Step = Step()
     rejected: tuple[tuple[str, int], ...] = ()
     note: Note | None = None
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
     owns_step: bool = field(init=False, repr=False, compare=False)
     """Whether the agent's step answers the current order."""
     phase: str = field(init=False, repr=False, compare=False)
@@ -238,6 +251,7 @@ class Lock:
     term: int = 0
     holders: tuple[Holder, ...] = ()
     observed_generation: int = 0
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
 
     @property
     def available(self) -> int:
@@ -297,18 +311,6 @@ class Rollout:
     def gave(self, order: Order) -> bool:
         """Whether the order is one of this rollout's."""
         return order.rollout == self.id and order.policy_uid == self.policy_uid
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A stored condition."""
-
-    type: str
-    status: str
-    reason: str
-    message: str
-    since: float
-    generation: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from careen.api.meta import MAX_MESSAGE
 from careen.api.reasons import Reason
 
 from .actions import Action, Explanation
@@ -51,5 +52,5 @@ class Look:
 def explain(
     machine: Machine, policy: str | None, state: str, reason: Reason, message: str = "", *, until: float | None = None
 ) -> Explanation:
-    """An explanation of one machine."""
-    return Explanation(machine.name, policy, state, str(reason), message, until)
+    """An explanation of one machine; what the stored note can't hold is cut here, so that the two compare as equal."""
+    return Explanation(machine.name, policy, state, str(reason), message[:MAX_MESSAGE], until)

@@ -51,7 +51,10 @@ def perform(action: Action, policy: Policy | None, api: Api, workload: Workload,
         case Evict():
             return workload.evict(action.name, action.uid)
         case WriteNote():
-            patch = {"status": encode_note(action, now)}
+            machine = api.get("Node", action.name)
+            if machine is None:
+                return Refused.NOT_FOUND
+            patch = {"status": encode_note(machine.value, action, now)}
             return api.update("Node", action.name, lambda doc: merge(doc, patch), by=OPERATOR, uid=action.uid)
         case WritePolicy():
             assert policy is not None
@@ -60,7 +63,10 @@ def perform(action: Action, policy: Policy | None, api: Api, workload: Workload,
 
 def write_lock(api: Api, action: WriteLock, now: float) -> Item | Refused:
     """The compare-and-swap on a lock."""
-    return _set(api, "RebootLock", action, ("status",), encode_lock_status(action, now))
+    lock = api.get("RebootLock", action.name)
+    if lock is None:
+        return Refused.NOT_FOUND
+    return _set(api, "RebootLock", action, ("status",), encode_lock_status(lock.value, action, now))
 
 
 def _set(api: Api, kind: str, action: Any, path: tuple[str, ...], value: Any) -> Item | Refused:

@@ -431,7 +431,7 @@ def test_a_lock_that_people_resized_shows_what_is_available(cluster: Any) -> Non
     cluster.set_lock(limit=0, generation=2)
     (write,) = cluster.find(WriteLock)
     assert (write.generation, write.max, write.granted) == (2, 0, ())
-    assert encode_lock_status(write, cluster.at)["conditions"][0]["reason"] == "LockFull"
+    assert encode_lock_status(cluster.locks["default"], write, cluster.at)["conditions"][0]["reason"] == "LockFull"
     cluster.set_lock(limit=0, generation=2, observed_generation=2)
     assert not cluster.find(WriteLock)
 
