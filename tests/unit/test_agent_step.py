@@ -478,6 +478,25 @@ def test_a_kernel_that_can_not_be_loaded_leads_through_the_firmware(wish: str, f
         assert "EPERM" in step.journal.open.undo.fault.message
 
 
+@pytest.mark.parametrize("phase", ["Committed", "RolledBack", "Idle"])
+def test_the_method_of_an_order_that_has_ended_decides_no_more(phase: Any) -> None:
+    order = order_document("Abort", boot_method="Kexec", cause="People")
+    ended = Journal("m-id", boots=("boot-1",), ended=(Ended("order-1", phase),))
+    view = old_boot(order, journal=ended)
+    assert view.node is not None
+    state = quiet(replace(view, node=replace(view.node, boot_method="Firmware"))).node
+    assert state is not None
+    assert state.status["bootDecision"]["method"] == "Firmware"
+
+
+def test_the_override_does_not_reach_an_order_that_was_given() -> None:
+    view = old_boot(order_document("Stage", boot_method="Kexec"), disk=DiskView(A, slot_a(), CHECKED))
+    assert view.node is not None
+    state = quiet(replace(view, node=replace(view.node, boot_method="Firmware"))).node
+    assert state is not None
+    assert state.status["bootDecision"]["method"] == "Kexec"
+
+
 def test_without_an_answer_nothing_is_activated() -> None:
     view = old_boot(order_document("Activate"), disk=DiskView(A, slot_a(), CHECKED))
     view = replace(quiet(view), api_not_before=1010.0)

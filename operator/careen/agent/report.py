@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from careen.api.meta import PROTOCOL
-from careen.api.node import CauseWord, Goal, Phase
+from careen.api.node import Assignment, CauseWord, Goal, Phase
 
 from .actions import WriteStatus
 from .decision import decide_boot
@@ -57,7 +57,7 @@ def write_status(view: AgentView, node: NodeView, step: Document | None, *, quie
     step: what status.step should say; None leaves it. quiet: nothing else is going on, so that a mere change of the
     slots' attributes is worth a write of its own. Progress never is; it rides along.
     """
-    desired = _describe_machine(view, node)
+    desired = _describe_machine(view, node, node.step if step is None else step)
     if step is not None:
         desired["step"] = step
     patch = _diff(node.status, desired)
@@ -69,7 +69,16 @@ def write_status(view: AgentView, node: NodeView, step: Document | None, *, quie
     return WriteStatus(node.uid, patch) if worth else None
 
 
-def _describe_machine(view: AgentView, node: NodeView) -> Document:
+def _find_open(view: AgentView, node: NodeView, step: Mapping[str, Any]) -> Assignment | None:
+    """The order of the Node until it has ended; after that its terms decide nothing any more."""
+    order = node.assignment
+    if order is None or (view.journal is not None and view.journal.find_ended(order.id)):
+        return None
+    ended = step.get("id") == order.id and step.get("phase") in ("Committed", "RolledBack")
+    return None if ended else order
+
+
+def _describe_machine(view: AgentView, node: NodeView, step: Mapping[str, Any]) -> Document:
     facts, journal = view.facts, view.journal
     rejected = [_describe_rejection(entry) for entry in journal.rejected] if journal else []
     return {
@@ -77,7 +86,7 @@ def _describe_machine(view: AgentView, node: NodeView) -> Document:
         "booted": view.disk.booted.value,
         "bootID": view.boot.boot_id,
         "bootMethod": view.boot.method,
-        "bootDecision": _describe_decision(node, facts),
+        "bootDecision": _describe_decision(node, _find_open(view, node, step), facts),
         "architecture": facts.architecture,
         "machineID": view.boot.machine_id,
         "protocol": PROTOCOL,
@@ -88,10 +97,9 @@ def _describe_machine(view: AgentView, node: NodeView) -> Document:
     }
 
 
-def _describe_decision(node: NodeView, facts: HostFacts) -> Document | None:
+def _describe_decision(node: NodeView, order: Assignment | None, facts: HostFacts) -> Document | None:
     if facts.boot_decision is None:
         return None
-    order = node.assignment
     wish = order.terms.boot_method if order else node.boot_method
     decision = decide_boot(wish, facts, order.release.digest if order else None)
     return {**dataclasses.asdict(decision), "message": decision.message[:MAX_MESSAGE]}

@@ -30,11 +30,11 @@ ErrorClass = Literal["Transfer", "Integrity", "Size", "Disk", "Boot", "Refused",
 
 
 class NodeBoot(Model):
-    """How this machine is to be booted into a new slot, whatever the policy says."""
+    """How this machine is to be booted into a new slot, whatever the policy says; from its next order on."""
 
     method: BootMethod = "Auto"
     """Kexec boots the new kernel at once, Firmware goes through the firmware, Auto leaves it to policy and machine.
-    Default Auto."""
+    An order that has been given keeps the method it was given with. Default Auto."""
 
 
 class PolicyRef(Model):
@@ -162,7 +162,7 @@ class NodeSpec(Model):
     paused: bool = False
     """Start nothing new on this machine. What is in flight finishes. Default false."""
     boot: NodeBoot | None = None
-    """Overrides the policy's boot method for this machine."""
+    """Overrides the policy's boot method for this machine, from its next order on."""
     retry: Annotated[
         int,
         Field(
@@ -272,7 +272,7 @@ class Orchestration(Model):
     """Why this machine waits, in the operator's words."""
 
     state: Annotated[str, Field(max_length=32)]
-    """Waiting, Staging, Draining, Verifying, UpToDate, Failed or Unmanaged."""
+    """Waiting, Staging, Draining, Activating, Verifying, Returning, UpToDate, Failed or Unmanaged."""
     reason: Annotated[str, Field(max_length=64)]
     """CamelCase word for why."""
     message: Message
@@ -297,7 +297,8 @@ class NodeStatus(Model):
     boot_method: Literal["Kexec", "Firmware"] | None = None
     """How the running system was booted."""
     boot_decision: BootDecision | None = None
-    """How the machine would boot the next slot, decided before any drain; absent until the agent has decided."""
+    """How the machine would boot the next slot, decided before any drain: by the terms of its order until that has
+    ended, then by spec.boot.method and by what the machine can do. Absent until the agent has decided."""
     architecture: Annotated[str, Field(max_length=32)] | None = None
     """Machine architecture in the kernel's words, such as x86_64."""
     machine_id: Annotated[str, Field(max_length=64)] | None = None
