@@ -192,3 +192,26 @@ def test_line_of_an_ended_order_is_not_the_word_from_its_drain(phase: str, reaso
     order = {**assignment(_Rollout), "goal": "Commit", "fromBootID": "boot-0"}
     step = {"id": "order", "observedGoal": "Commit", "phase": phase}
     assert line(status(step=step, orchestration=note), {"assignment": order}).reason == reason
+
+
+@pytest.mark.parametrize(("said", "goal"), [("Activating", "Commit"), ("Returning", "Commit"), ("Verifying", "Abort")])
+def test_line_of_an_ended_order_is_not_what_it_was_stuck_in(said: str, goal: str) -> None:
+    note = {"state": said, "reason": "AgentSilent", "message": "away", "since": "2026-01-01T00:00:00Z"}
+    order = {**assignment(_Rollout), "goal": goal, "fromBootID": "boot-0"}
+    step = {"id": "order", "observedGoal": goal, "phase": "Committed"}
+    found = line(status(step=step, orchestration=note), {"assignment": order})
+    assert (found.state, found.reason) == ("UpToDate", "UpToDate")
+
+
+@pytest.mark.parametrize(
+    ("said", "phase", "reason"),
+    [("Activating", "Activating", "AgentSilent"), ("Returning", "Committed", "NodeNotReady")],
+)
+def test_line_tells_what_a_machine_is_stuck_in(said: str, phase: str, reason: str) -> None:
+    note = {"state": said, "reason": reason, "message": "why", "since": "2026-01-01T00:00:00Z"}
+    order = {**assignment(_Rollout), "goal": "Activate", "fromBootID": "boot-0"}
+    step = {"id": "order", "observedGoal": "Activate", "phase": phase}
+    this, later = Holder("m1", 0.0, order="order"), Holder("m1", 2e9, order="order")
+    found = line(status(step=step, orchestration=note), {"assignment": order}, this)
+    assert (found.state, found.reason, found.message) == (said, reason, "why")
+    assert line(status(step=step, orchestration=note), {"assignment": order}, later).reason != reason

@@ -9,9 +9,9 @@ from typing import Any
 
 from careen.api.reasons import Reason
 
-from .snapshot import TERMINAL, Holder, Lock, Machine
+from .snapshot import TERMINAL, Holder, Lock, Machine, Note
 
-ENDED_WITH_ORDER = frozenset({"Draining", "Verifying"})
+ENDED_WITH_ORDER = frozenset({"Draining", "Activating", "Verifying", "Returning"})
 """States of a note that tell nothing any more when the order has ended."""
 
 
@@ -82,11 +82,18 @@ def _own_holder(machine: Machine, locks: Iterable[Lock]) -> Holder | None:
     return next(held, None)
 
 
+def _is_of_hold(note: Note | None, state: str, holder: Holder | None) -> bool:
+    """Whether the operator said this state under this very hold: of these states it notes only what is stuck."""
+    return note is not None and holder is not None and note.state == state and note.since >= holder.since
+
+
 def _say(machine: Machine, holder: Holder | None) -> tuple[str, str, str]:
     order, note = machine.order, machine.note
     said = (note.state, note.reason, note.message) if note is not None else None
     if machine.in_flight:
         if note is not None and said is not None and note.state == "Verifying" and machine.phase == "Verifying":
+            return said
+        if said is not None and machine.phase != "Verifying" and _is_of_hold(note, "Activating", holder):
             return said
         version = order.release.version if order is not None else "a release"
         if order is None or order.goal == "Abort":
@@ -95,6 +102,8 @@ def _say(machine: Machine, holder: Holder | None) -> tuple[str, str, str]:
             return "Verifying", Reason.VERIFYING, f"{version} runs on trial"
         return "Activating", Reason.ACTIVATING, f"boots {version}"
     if holder is not None and order is not None and machine.closed:
+        if said is not None and _is_of_hold(note, "Returning", holder):
+            return said
         return "Returning", Reason.RETURNING, "waits for the evidence to release its reboot lock"
     if holder is not None and (note is None or note.state != "Draining"):
         return "Draining", Reason.DRAINING, "the lock has been granted"
