@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from careen.cli.target import ContextName, Kubeconfig, call
+from careen.cli.target import CommandError, ContextName, Kubeconfig, call
 
 if TYPE_CHECKING:
     from careen.kube.session import Session
@@ -40,8 +40,12 @@ async def pause_policy(session: Session, name: str) -> str:
 
 
 async def resume_policy(session: Session, name: str) -> str:
-    """Take spec.paused back and forgive the failures that are there now; what to tell the user."""
+    """Take spec.paused back and forgive the failures that are there now; what to tell the user.
+
+    CommandError for a rollout with so many failures that it halts again at once.
+    """
     from careen.api.meta import RESUME_ANNOTATION
+    from careen.api.policy import MOST_FAILURES
     from careen.cli.fleet import get
     from careen.core.decode import decode_policy
     from careen.core.rollouts import count_failures
@@ -55,14 +59,19 @@ async def resume_policy(session: Session, name: str) -> str:
         change["spec"] = {"paused": False}
         told.append(f"updatepolicy {name} is no longer paused")
     rollout = found.rollout
-    if rollout is not None and rollout.halted_at is not None:
+    full = rollout is not None and rollout.halted_at is not None and len(rollout.failures) >= MOST_FAILURES
+    if rollout is not None and rollout.halted_at is not None and not full:
         # The number says which failures were seen: one more that comes meanwhile halts the rollout again.
         change["metadata"] = {"annotations": {RESUME_ANNOTATION: f"{rollout.id}/{rollout.failed}"}}
         told.append(
             f"rollout {rollout.id} goes on after {count_failures(rollout.failed)}; "
             "`careen retry NODE` tries the release again where it was rolled back"
         )
-    if not change:
+    if not change and not full:
         return f"updatepolicy {name} is neither paused nor halted"
-    await patch_merge(session, POLICIES, name, change)
+    if change:
+        await patch_merge(session, POLICIES, name, change)
+    if full and rollout is not None:
+        stays = f"rollout {rollout.id} stays halted: it has {MOST_FAILURES} failures, as many as are recorded"
+        raise CommandError("; ".join((*told, f"{stays}; only another release goes on")))
     return "\n".join(told)
