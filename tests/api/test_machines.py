@@ -164,6 +164,22 @@ def start(own_plane: ControlPlane, admin: Api, operator_api: Api, tmp_path: Path
     return make
 
 
+async def test_a_lease_goes_with_its_node(start: Any, admin: Api) -> None:
+    async with start() as world:
+        lease = f"{LEASES}/agent-{NAME}"
+        await world.until(lambda: owners(admin, lease) == [world.node["metadata"]["uid"]], "the Lease is the Node's")
+        document = {key: world.node[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": {"name": NAME}}
+        admin.delete(f"{OUR_NODES}/{NAME}")
+        await world.until(lambda: not owners(admin, lease), "the Lease is gone")
+        made = await asyncio.to_thread(world.operator.create, OUR_NODES, document)
+        await world.until(lambda: owners(admin, lease) == [made["metadata"]["uid"]], "it is the new Node's")
+
+
+def owners(api: Api, lease: str) -> list[str]:
+    found = api.find(lease) or {"metadata": {}}
+    return [owner["uid"] for owner in found["metadata"].get("ownerReferences", ())]
+
+
 async def test_a_machine_climbs_the_ladder(start: Any, admin: Api, own_plane: ControlPlane) -> None:
     async with start() as world:
         before = world.node["status"]

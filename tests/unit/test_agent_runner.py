@@ -7,6 +7,7 @@ import copy
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -34,6 +35,7 @@ class OneNode:
         metadata = {"name": NAME, "uid": "uid-1", "resourceVersion": "10"}
         self.node: dict[str, Any] = {"metadata": metadata, "spec": {}, "status": {}}
         self.leases = 0
+        self.owners: list[str] = []
         self.writes: list[dict[str, Any]] = []
         self.watchers: list[asyncio.Queue[dict[str, Any]]] = []
         self.before_patch: Callable[[Any], None] = lambda _: None
@@ -44,6 +46,7 @@ class OneNode:
                 raise NotFound(404, "NotFound", path)
             assert path.endswith(f"/agent-{NAME}") or method == "POST"
             self.leases += 1
+            self.owners += [owner["uid"] for owner in body["metadata"]["ownerReferences"]]
             return Answer(200, {}, None)
         if method == "GET":
             listed = {"items": [copy.deepcopy(self.node)], "metadata": {"resourceVersion": str(self.version)}}
@@ -162,8 +165,8 @@ def host() -> Host:
 
 
 @asynccontextmanager
-async def agent(host: Host, api: OneNode) -> AsyncIterator[asyncio.Task[Exit]]:
-    task = asyncio.create_task(run_agent(host, cast("Session", api), NAME, SETTINGS))
+async def agent(host: Host, api: OneNode, settings: Settings = SETTINGS) -> AsyncIterator[asyncio.Task[Exit]]:
+    task = asyncio.create_task(run_agent(host, cast("Session", api), NAME, settings))
     try:
         yield task
     finally:
@@ -195,6 +198,25 @@ async def test_idle_it_renews_its_lease_and_writes_nothing(host: Host, api: OneN
         await until(lambda: api.leases >= 3)
         assert len(api.writes) == 1
         assert host.answered
+
+
+async def test_the_lease_is_the_nodes_and_a_node_that_was_made_again_gets_it_at_once(host: Host, api: OneNode) -> None:
+    async with agent(host, api, replace(SETTINGS, renew_seconds=60.0)):
+        await until(lambda: api.owners == ["uid-1"])
+        api.node["metadata"]["uid"] = "uid-2"
+        api.changed()
+        await until(lambda: api.owners == ["uid-1", "uid-2"])
+
+
+async def test_without_a_node_there_is_no_lease_that_nobody_would_remove(host: Host, api: OneNode) -> None:
+    node = copy.deepcopy(api.node)
+    api.node["metadata"]["name"] = "another"
+    async with agent(host, api):
+        await asyncio.sleep(0.1)
+        assert not api.leases
+        api.node = node
+        api.changed()
+        await until(lambda: api.owners)
 
 
 async def test_a_node_that_was_made_again_is_told_everything(host: Host, api: OneNode) -> None:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from careen.api.meta import AGENT_LEASE_PREFIX, NAMESPACE
+from careen.api.meta import AGENT_LEASE_PREFIX, API_VERSION, NAMESPACE
 from careen.disk.types import DiskError
 from careen.kube.clock import boot_seconds
 from careen.kube.errors import ApiError, NotFound
@@ -88,6 +88,7 @@ class _Agent:
         self._name = name
         self._settings = settings
         self._wake = asyncio.Event()
+        self._remade = asyncio.Event()
         self._store: Store[NodeView] = Store(
             session,
             NODES,
@@ -311,8 +312,10 @@ class _Agent:
         """The view's clock now: a pause begins when a try has failed, and a try may have taken long."""
         return view.boot.uptime + max(0.0, boot_seconds() - self._looked_at)
 
-    def _note_change(self, _: Change[NodeView]) -> None:
+    def _note_change(self, change: Change[NodeView]) -> None:
         self._wake.set()
+        if change.old is None or change.new is None or change.old.uid != change.new.uid:
+            self._remade.set()
 
     async def _sync(self) -> None:
         """Wake the loop when the API server has answered, also if it has no such Node."""
@@ -322,21 +325,33 @@ class _Agent:
         self._wake.set()
 
     async def _renew(self) -> None:
-        """Renew the Lease for ever; soon again when it failed."""
-        period = self._settings.renew_seconds
+        """Renew the Lease for ever; soon again when it failed, and at once when the Node was made again.
+
+        The Lease belongs to the Node, and the garbage collector takes it away with that one. Without a Node it would
+        stay for ever once the machine is gone, so there is none before the Node is there.
+        """
         while True:
-            pause = period * random.uniform(0.95, 1.05)
-            try:
-                await renew_agent_lease(
-                    self._session,
-                    self._settings.namespace,
-                    AGENT_LEASE_PREFIX + self._name,
-                    timeout=self._settings.request_seconds,
-                )
-            except ApiError as error:
-                logger.warning("%s: the Lease was not renewed: %s", self._name, error)
-                pause = min(pause, 5.0 * random.uniform(0.5, 1.0))
-            await asyncio.sleep(pause)
+            self._remade.clear()
+            node = self._store.objects.get(("", self._name))
+            pause = await self._renew_once(node.uid) if node is not None else None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._remade.wait()
+
+    async def _renew_once(self, uid: str) -> float:
+        """Renew the Lease, as one of the Node with this UID; seconds to wait before it is done again."""
+        settings = self._settings
+        name = AGENT_LEASE_PREFIX + self._name
+        owner = {"apiVersion": API_VERSION, "kind": "Node", "name": self._name, "uid": uid}
+        pause = settings.renew_seconds * random.uniform(0.95, 1.05)
+        try:
+            await renew_agent_lease(
+                self._session, settings.namespace, name, owner=owner, timeout=settings.request_seconds
+            )
+        except ApiError as error:
+            logger.warning("%s: the Lease was not renewed: %s", self._name, error)
+            pause = min(pause, 5.0 * random.uniform(0.5, 1.0))
+        return pause
 
 
 def _describe(step: Step) -> str:

@@ -327,17 +327,18 @@ async def renew_agent_lease(
 ) -> dict[str, Any]:
     """The agent's heartbeat: one patch of renewTime, or a create if the Lease is not there yet. Returns the Lease.
 
-    `name` is the machine's, and its holderIdentity. `owner`: an ownerReference for a Lease that is created, so that it
-    goes with its Node. `duration`: seconds after which the operator calls the agent silent. `now`: default this
-    machine's wall clock; nobody but a cold-started operator looks at it. Raises the ApiErrors.
+    `name` is the machine's, and its holderIdentity. `owner`: the one ownerReference that the Lease is to have, so that
+    it goes with its Node; None leaves it as it is. `duration`: seconds after which the operator calls the agent
+    silent. `now`: default this machine's wall clock; nobody but a cold-started operator looks at it. Raises the
+    ApiErrors.
     """
     spec = {"holderIdentity": name, "leaseDurationSeconds": duration, "renewTime": micro_time(now)}
+    owned = {"ownerReferences": [dict(owner)]} if owner is not None else {}
     try:
-        return await patch_merge(session, LEASES, name, {"spec": spec}, namespace=namespace, timeout=timeout)
+        body = {"metadata": owned, "spec": spec}
+        return await patch_merge(session, LEASES, name, body, namespace=namespace, timeout=timeout)
     except NotFound:
-        metadata: dict[str, Any] = {"name": name, "namespace": namespace}
-        if owner is not None:
-            metadata["ownerReferences"] = [dict(owner)]
+        metadata = {"name": name, "namespace": namespace, **owned}
         return await create(session, LEASES, {"metadata": metadata, "spec": spec}, timeout=timeout)
 
 

@@ -214,7 +214,7 @@ async def test_the_agents_heartbeat_is_one_write(session, records):
     first = await renew_agent_lease(session, "default", "n1", owner=owner)
     assert first["metadata"]["ownerReferences"][0]["uid"] == owner["uid"]
     records.clear()
-    second = await renew_agent_lease(session, "default", "n1")
+    second = await renew_agent_lease(session, "default", "n1", owner=owner)
     assert [record.verb for record in records] == ["patch"]
     assert second["spec"]["renewTime"] > first["spec"]["renewTime"]
     assert second["spec"]["holderIdentity"] == "n1"
