@@ -31,6 +31,23 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """How far a staging is, in bytes of the image. When it is done the three make up the whole image."""
+
+    reused: int = 0
+    """Copied from the booted slot, or from elsewhere in the passive one."""
+    fetched: int = 0
+    """Taken from the repository, as they are when unpacked."""
+    skipped: int = 0
+    """In place already, or zeros."""
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.reused + self.fetched + self.skipped
+
+
+@dataclass(frozen=True)
 class Ended:
     """How an order ended here. It is the answer to every later goal for the same id."""
 

@@ -116,6 +116,11 @@ class BlockFile:
         except OSError as error:
             raise DiskIoError(f"flushing {self.path}: {error.strerror}") from error
 
+    def drop_cached(self, offset: int, length: int) -> None:
+        """Let go of the page cache of a range; what is not flushed yet stays in it. Best effort."""
+        with suppress(OSError):
+            os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_DONTNEED)
+
     def read_back(self, offset: int, length: int) -> bytes:
         """Read from the medium, past the page cache where the file system can do that. Raises DiskIoError."""
         direct = self._read_direct(offset, length)

@@ -137,6 +137,10 @@ class PartitionFile:
         """Flush all writes to the medium. Raises DiskIoError."""
         self._block.sync()
 
+    def drop_cached(self) -> None:
+        """Let go of the page cache of this partition; what is not flushed yet stays in it."""
+        self._block.drop_cached(self.entry.start, self.size)
+
     def _place(self, offset: int, length: int) -> int:
         if offset < 0 or length < 0 or offset + length > self.size:
             raise OutOfRangeError(
