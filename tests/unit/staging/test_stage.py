@@ -165,7 +165,7 @@ async def test_the_boot_block_of_the_old_release_goes_first(http: aiohttp.Client
     assert read_boot_block(target) is None
 
 
-@pytest.mark.parametrize("rate", [500_000, 2_000_000])
+@pytest.mark.parametrize("rate", [400_000, 800_000])
 async def test_the_bandwidth_limit_holds(http: aiohttp.ClientSession, serve: Serve, rate: int) -> None:
     server, target = await serve(NEW), MemorySlot(size=4 << 20)
     began = time.monotonic()
