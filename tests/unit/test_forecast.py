@@ -86,6 +86,7 @@ def test_a_grant_is_foreseen_although_the_lock_has_the_term_of_an_old_leader() -
             "bootID": "boot-m1",
             "booted": "A",
             "protocol": 1,
+            "bootDecision": {"method": "Kexec", "reason": "Supported", "deadman": "TrialTimer"},
             "slots": {"A": {"successful": True, "version": "1.0.0"}},
             "step": {"id": "order", "observedGoal": "Stage", "phase": "Staged"},
         },

@@ -15,7 +15,7 @@ Document = dict[str, Any]
 
 OPERATOR_SPEC = ("assignment", "coreNode")
 """Fields of Node.spec that the operator writes; all others are people's."""
-OPERATOR_STATUS = ("observedGeneration", "orchestration", "conditions")
+OPERATOR_STATUS = ("observedGeneration", "request", "orchestration", "conditions")
 """Fields of Node.status that the operator writes; all others are the agent's."""
 NODE_CLAIM = "authentication.kubernetes.io/node-name"
 """Where the API server shows the node that a pod-bound token was made for."""
@@ -111,7 +111,12 @@ def _node_checks() -> list[Document]:
         _check(
             f"{IS_OPERATOR} || request.operation == 'CREATE' || ({_unchanged('spec', OPERATOR_SPEC)})",
             f"{_name_fields('spec', OPERATOR_SPEC)} are written by the operator alone ({OPERATOR_USER}); "
-            "people set spec.paused, spec.boot, spec.retry and spec.abort",
+            "people set spec.paused, spec.boot, spec.retry, spec.abort and spec.request",
+        ),
+        _check(
+            f"!({IS_OPERATOR}) || (request.operation == 'CREATE' ? !object.?spec.?request.hasValue()"
+            f" : {_unchanged('spec', ('request',))})",
+            "spec.request is people's: the operator never asks for a reboot or a reset by itself",
         ),
         _check(
             f"!({ON_STATUS}) || {IS_OPERATOR} || {IS_AGENT}",

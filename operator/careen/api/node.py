@@ -17,7 +17,7 @@ from .meta import (
     Seconds,
     Timestamp,
 )
-from .rules import rule, rules
+from .rules import ALLOWED, rule, rules
 
 Goal = Literal["Stage", "Activate", "Commit", "Abort"]
 Phase = Literal["Idle", "Staging", "Staged", "Activating", "Verifying", "Committed", "RolledBack", "Failed"]
@@ -26,6 +26,17 @@ CauseWord = Literal[
     "People", "GateFailed", "Withdrawn", "Panic", "Watchdog", "LocalGate", "Interrupted", "TrialLost",
     "JournalLost", "Silence",
 ]  # fmt: skip
+RequestAction = Literal["Reboot", "Reset"]
+RequestOutcome = Literal["Done", "Failed", "Aborted"]
+RequestID = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9A-Za-z]([-0-9A-Za-z_.]*[0-9A-Za-z])?$",
+        min_length=1,
+        max_length=64,
+        json_schema_extra={ALLOWED: "up to 64 letters, digits, -, _ and ., with a letter or digit at both ends"},
+    ),
+]
 ErrorClass = Literal["Transfer", "Integrity", "Size", "Disk", "Boot", "Refused", "Internal"]
 
 
@@ -35,6 +46,25 @@ class NodeBoot(Model):
     method: BootMethod = "Auto"
     """Kexec boots the new kernel at once, Firmware goes through the firmware, Auto leaves it to policy and machine.
     An order that has been given keeps the method it was given with. Default Auto."""
+
+
+class Request(
+    Model,
+    json_schema_extra=rules(
+        rule(
+            "self.id != oldSelf.id || self.action == oldSelf.action",
+            "action must stay as it is under one id; another request needs another id",
+            field=".action",
+        )
+    ),
+):
+    """What people ask of this machine, once."""
+
+    action: RequestAction
+    """Reboot boots the running slot again. Reset empties the machine's writable file system first, but for its identity
+    and its credentials. Neither touches the slots."""
+    id: RequestID
+    """Identity of the request: it is done once. Another id asks again."""
 
 
 class PolicyRef(Model):
@@ -61,6 +91,10 @@ class OrderRelease(Model):
     """Path of the image below the repository's URL."""
 
 
+NO_RELEASE = OrderRelease(repository="-", version="0", digest="sha256:" + "0" * 64, size_bytes=1, path="-")
+"""Stands in an order that is a request, and so boots no release."""
+
+
 class OrderTerms(Model):
     """What the policy asked for when the order was given; later edits of the policy do not reach the order."""
 
@@ -78,9 +112,11 @@ class OrderTerms(Model):
     """How the new slot is booted."""
     drain_timeout_seconds: Seconds
     """Seconds after which a drain that does not end is given up and the lock is given back."""
+    allow_no_deadman: bool = False
+    """Whether the release may be booted where nothing would undo a trial that hangs. Default false."""
 
 
-FROZEN = ("attempt", "lostAttempts", "retry", "policy", "rollout", "release", "terms")
+FROZEN = ("attempt", "lostAttempts", "retry", "policy", "rollout", "release", "request", "terms")
 """Fields of an order that never change under one id: edits of the policy reach the next order only."""
 
 
@@ -112,9 +148,18 @@ class Assignment(
             field=".goal",
         ),
         rule(
-            "self.id != oldSelf.id || (" + " && ".join(f"self.{name} == oldSelf.{name}" for name in FROZEN) + ")",
+            "self.id != oldSelf.id || (" + " && ".join(f"self.?{name} == oldSelf.?{name}" for name in FROZEN) + ")",
             f"{', '.join(FROZEN)} must stay as they are under one id; another order needs another id",
             field=".id",
+        ),
+        rule(
+            "has(self.release) != has(self.request)",
+            "an order must have exactly one of release and request",
+        ),
+        rule(
+            "!has(self.release) || (has(self.policy) && has(self.rollout))",
+            "policy and rollout must be set with release",
+            field=".release",
         ),
     ),
 ):
@@ -128,12 +173,14 @@ class Assignment(
     """How many of them ended in a trial boot that was lost without a word; the second such loss is a failure."""
     retry: Annotated[int, Field(ge=0)] = 0
     """spec.retry when the order was given; a higher one lets a machine that failed be tried again."""
-    policy: PolicyRef
-    """The policy that gave the order."""
-    rollout: Identifier
-    """The rollout that the order belongs to."""
-    release: OrderRelease
-    """What to write to the passive slot and boot."""
+    policy: PolicyRef | None = None
+    """The policy that gave the order, or whose terms it has; absent for a request on a machine without a policy."""
+    rollout: Identifier | None = None
+    """The rollout that the order belongs to; absent for a request."""
+    release: Annotated[OrderRelease, Field(default_factory=lambda: NO_RELEASE)]
+    """What to write to the passive slot and boot; absent for a request."""
+    request: Request | None = None
+    """What people asked for, in place of a release: the running slot is booted again, and no other is touched."""
     goal: Goal
     """How far the machine may go: Stage, Activate, Commit; or Abort."""
     cause: CauseWord | None = None
@@ -176,6 +223,9 @@ class NodeSpec(Model):
     """Raise it to forgive all rejections recorded so far on this machine; set by `careen retry`. Default 0."""
     abort: Annotated[str, Field(max_length=253)] | None = None
     """Id of an order to abort, wherever it stands; set by `careen abort`. Another id has no effect."""
+    request: Request | None = None
+    """A reboot or a reset, done once under the lock, budgets and drain of an update; set by `careen reboot` and
+    `careen reset`. Taken away before the machine has begun, it is called off."""
     assignment: Assignment | None = None
     """The operator's order; written by the operator alone."""
 
@@ -268,6 +318,25 @@ class Rejected(Model):
     """Value of spec.retry when it was rejected; the entry counts while spec.retry is not higher."""
 
 
+class RequestStatus(Model):
+    """What came of the last request."""
+
+    id: RequestID
+    """Id of the request; spec.request with this id is not done again."""
+    action: RequestAction
+    """Reboot or Reset."""
+    outcome: RequestOutcome
+    """Done, Failed (cause and message say why) or Aborted (people called it off in time)."""
+    cause: CauseWord | None = None
+    """Why it failed or was aborted, where there is a word for it."""
+    message: Message = ""
+    """Sentence for people. Default empty."""
+    order: Identifier
+    """The order that carried it out."""
+    finished_at: Timestamp
+    """When the operator learned the outcome."""
+
+
 class Orchestration(Model):
     """Why this machine waits, in the operator's words."""
 
@@ -317,6 +386,8 @@ class NodeStatus(Model):
         Annotated[list[Rejected], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"})] | None
     ) = None
     """Releases that were rolled back on this machine, newest last."""
+    request: RequestStatus | None = None
+    """What came of the last request; written by the operator alone."""
     orchestration: Orchestration | None = None
     """Why this machine waits; written by the operator alone."""
     conditions: (

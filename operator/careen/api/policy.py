@@ -207,6 +207,9 @@ class Boot(Model):
     """Seconds of a trial boot after which an agent that never reached the API server obeys onSilence. Default 600."""
     on_silence: OnSilence = "Rollback"
     """Rollback goes back, Commit keeps the new OS when the local gates pass, Wait stays on trial. Default Rollback."""
+    allow_no_deadman: bool = False
+    """Boot a release also where nothing would undo a trial that hangs: neither a hardware watchdog that survives the
+    boot nor a timer in the release. Such a machine waits for hands. Default false."""
 
 
 class Failure(Model):

@@ -29,6 +29,8 @@ class Reason(StrEnum):
     RELEASE_UNRESOLVED = "ReleaseUnresolved"
     ROLLOUT_HALTED = "RolloutHalted"
     PROTOCOL_SKEW = "ProtocolSkew"
+    NO_DEADMAN = "NoDeadman"
+    REQUESTED = "Requested"
     # A machine is at work.
     STAGING = "Staging"
     STAGING_FAILED = "StagingFailed"

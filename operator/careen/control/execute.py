@@ -26,10 +26,11 @@ from careen.core.actions import (
     Uncordon,
     WriteLock,
     WriteNote,
+    WriteOutcome,
     WritePolicy,
     target,
 )
-from careen.core.encode import encode_lock_status, encode_note, encode_order, encode_policy_status
+from careen.core.encode import encode_lock_status, encode_note, encode_order, encode_outcome, encode_policy_status
 from careen.core.snapshot import Refusal
 from careen.kube import write
 from careen.kube.errors import AlreadyExists, ApiError, Conflict, NotFound, TooManyRequests, Unreachable
@@ -300,6 +301,12 @@ class Executor:
         self._world.machines.apply(answer)
         return True
 
+    async def write_outcome(self, action: WriteOutcome) -> bool:
+        """Store what came of a request, in place of what came of the one before."""
+        status = encode_outcome(action, self._world.now())
+        ops = [{"op": "add", "path": "/status/request", "value": status["request"]}]
+        return await self._patch(NODES, self._world.machines, action, ops, status=True)
+
     async def cordon(self, action: Cordon) -> bool:
         """Make the node unschedulable and mark it as ours, in one patch."""
         return await self._mark(action.name, action.uid, action.resource_version, action.order, {"unschedulable": True})
@@ -344,7 +351,7 @@ class Executor:
 
 def _turns(action: Action) -> tuple[Turn, ...]:
     match action:
-        case SetOrder() | WriteNote():
+        case SetOrder() | WriteNote() | WriteOutcome():
             return (action.turn,) if action.turn is not None else ()
         case WriteLock() | WritePolicy():
             return action.turns
@@ -362,5 +369,6 @@ _DOERS: dict[type, Callable[[Executor, Any], Awaitable[bool]]] = {
     Uncordon: Executor.uncordon,
     Evict: Executor.evict,
     WriteNote: Executor.write_note,
+    WriteOutcome: Executor.write_outcome,
     WritePolicy: Executor.write_policy,
 }

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from .snapshot import Holder, Note, Order, Rollout
+from .wishes import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,20 @@ class WriteNote:
 
 
 @dataclass(frozen=True, slots=True)
+class WriteOutcome:
+    """Store what came of a request (Node.status.request); precondition: uid and resourceVersion.
+
+    The order that tells it stays until then: no other place remembers it.
+    """
+
+    name: str
+    uid: str
+    resource_version: str
+    outcome: Outcome
+    turn: Turn | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyState:
     """All that the operator says about a policy."""
 
@@ -141,7 +156,17 @@ class WritePolicy:
 
 
 Action = (
-    CreateNode | DeleteNode | RekeyNode | SetOrder | WriteLock | Cordon | Uncordon | Evict | WriteNote | WritePolicy
+    CreateNode
+    | DeleteNode
+    | RekeyNode
+    | SetOrder
+    | WriteLock
+    | Cordon
+    | Uncordon
+    | Evict
+    | WriteNote
+    | WriteOutcome
+    | WritePolicy
 )
 
 

@@ -12,6 +12,7 @@ from careen.api.meta import CORDONED_ANNOTATION, RESUME_ANNOTATION
 
 from .instants import parse_instant
 from .snapshot import (
+    NO_RELEASE,
     Condition,
     CoreNode,
     Failure,
@@ -30,6 +31,7 @@ from .snapshot import (
     Terms,
     Wave,
 )
+from .wishes import Outcome, Request
 
 Document = Mapping[str, Any]
 
@@ -93,6 +95,9 @@ def decode_machine(obj: Document) -> Machine:
         boot_method=(spec.get("boot") or {}).get("method"),
         retry=spec.get("retry") or 0,
         abort=spec.get("abort") or None,
+        request=_decode_request(spec.get("request")),
+        outcome=_decode_outcome(status.get("request")),
+        deadman=(status.get("bootDecision") or {}).get("deadman"),
         order=decode_order(spec["assignment"]) if spec.get("assignment") else None,
         booted=status.get("booted"),
         boot_id=status.get("bootID") or "",
@@ -107,16 +112,16 @@ def decode_machine(obj: Document) -> Machine:
 
 def decode_order(spec: Document) -> Order:
     """A Node's spec.assignment."""
-    release, terms, policy = spec["release"], spec["terms"], spec["policy"]
+    release, terms, policy = spec.get("release"), spec["terms"], spec.get("policy") or {}
     return Order(
         id=spec["id"],
         attempt=spec.get("attempt", 0),
         lost_attempts=spec.get("lostAttempts", 0),
         retry=spec.get("retry", 0),
-        policy=policy["name"],
-        policy_uid=policy["uid"],
-        rollout=spec["rollout"],
-        release=_decode_release(release),
+        policy=policy.get("name", ""),
+        policy_uid=policy.get("uid", ""),
+        rollout=spec.get("rollout", ""),
+        release=_decode_release(release) if release else NO_RELEASE,
         goal=spec["goal"],
         cause=spec.get("cause"),
         from_boot_id=spec.get("fromBootID"),
@@ -128,8 +133,21 @@ def decode_order(spec: Document) -> Order:
             on_silence=terms["onSilence"],
             boot_method=terms["bootMethod"],
             drain_timeout_seconds=terms["drainTimeoutSeconds"],
+            allow_no_deadman=terms.get("allowNoDeadman", False),
         ),
+        request=_decode_request(spec.get("request")),
     )
+
+
+def _decode_request(request: Document | None) -> Request | None:
+    return Request(request["action"], request["id"]) if request else None
+
+
+def _decode_outcome(told: Document | None) -> Outcome | None:
+    if not told:
+        return None
+    request = Request(told["action"], told["id"])
+    return Outcome(request, told["outcome"], told.get("cause"), told.get("message") or "", told["order"])
 
 
 def _decode_release(release: Document) -> Release:
@@ -218,6 +236,7 @@ def decode_policy(obj: Document) -> Policy:
             on_silence=boot.get("onSilence", "Rollback"),
             boot_method=boot.get("method", "Auto"),
             drain_timeout_seconds=drain.get("timeoutSeconds", 3600),
+            allow_no_deadman=boot.get("allowNoDeadman", False),
         ),
         paused=bool(spec.get("paused")),
         max_unavailable=strategy.get("maxUnavailable", 1),

@@ -5,7 +5,7 @@ from typing import Any
 
 from careen.api.reasons import Reason
 
-from .actions import PolicyState, WriteLock, WriteNote
+from .actions import PolicyState, WriteLock, WriteNote, WriteOutcome
 from .instants import format_instant
 from .snapshot import Condition, Holder, Lock, Machine, Order, Policy, Release, Rollout
 
@@ -18,9 +18,6 @@ def encode_order(order: Order) -> dict[str, Any]:
         "attempt": order.attempt,
         "lostAttempts": order.lost_attempts,
         "retry": order.retry,
-        "policy": {"name": order.policy, "uid": order.policy_uid},
-        "rollout": order.rollout,
-        "release": _encode_release(order.release),
         "goal": order.goal,
         "terms": {
             "lock": terms.lock,
@@ -30,8 +27,15 @@ def encode_order(order: Order) -> dict[str, Any]:
             "onSilence": terms.on_silence,
             "bootMethod": terms.boot_method,
             "drainTimeoutSeconds": terms.drain_timeout_seconds,
+            "allowNoDeadman": terms.allow_no_deadman,
         },
     }
+    if order.policy:
+        body["policy"] = {"name": order.policy, "uid": order.policy_uid}
+    if order.request is None:
+        body |= {"rollout": order.rollout, "release": _encode_release(order.release)}
+    else:
+        body["request"] = {"action": order.request.action, "id": order.request.id}
     if order.cause is not None:
         body["cause"] = order.cause
     if order.from_boot_id is not None:
@@ -123,6 +127,21 @@ def encode_note(machine: Machine, write: WriteNote, now: float) -> dict[str, Any
         "orchestration": orchestration,
         "conditions": _encode_conditions(rows, machine.conditions, write.generation, now),
     }
+
+
+def encode_outcome(write: WriteOutcome, now: float) -> dict[str, Any]:
+    """What came of a request, as a Node's status."""
+    outcome = write.outcome
+    body = {
+        "id": outcome.request.id,
+        "action": outcome.request.action,
+        "outcome": outcome.outcome,
+        "cause": outcome.cause,
+        "message": outcome.message[:1024],
+        "order": outcome.order,
+        "finishedAt": format_instant(now),
+    }
+    return {"request": {key: value for key, value in body.items() if value is not None}}
 
 
 def encode_rollout(rollout: Rollout) -> dict[str, Any]:

@@ -17,6 +17,13 @@ GOALS = {
     "Abort": "goes back from {version}: {cause}",
 }
 """What each goal of an order makes the machine do."""
+REQUEST_GOALS = {
+    "Stage": "is told that {subject} is asked for",
+    "Activate": "{deed}",
+    "Commit": "marks {subject} done",
+    "Abort": "{subject} is called off: {cause}",
+}
+"""The same for an order that is a request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +133,10 @@ def _read_action(action: Action) -> Iterator[Foreseen]:
                 yield Foreseen("grant", name, f"is given RebootLock {action.name}, then cordoned and drained")
         case SetOrder():
             order = action.order
-            sentence = GOALS[order.goal].format(version=order.release.version, cause=order.cause)
+            goals = GOALS if order.request is None else REQUEST_GOALS
+            sentence = goals[order.goal].format(
+                version=order.release.version, subject=order.subject, deed=order.deed, cause=order.cause
+            )
             yield Foreseen(order.goal.lower(), action.name, sentence)
         case Cordon():
             yield Foreseen("cordon", action.name, "is made unschedulable")

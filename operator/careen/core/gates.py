@@ -154,6 +154,22 @@ def check_free(candidate: Candidate) -> Refusal | None:
     return Refusal(outcome.reason, outcome.message) if isinstance(outcome, Refused) else None
 
 
+def check_deadman(candidate: Candidate) -> Refusal | None:
+    """What undoes a trial must not depend on the trial's user space (invariant 11)."""
+    machine = candidate.machine
+    if candidate.policy.terms.allow_no_deadman or machine.phase == "Verifying":
+        return None  # A trial that runs already can only be taken over.
+    if machine.deadman is None:
+        return Refusal(Reason.NO_DEADMAN, "the agent has not told yet what would undo a trial that hangs")
+    if machine.deadman == "Missing":
+        return Refusal(
+            Reason.NO_DEADMAN,
+            "nothing would undo a trial that hangs: no hardware watchdog survives the boot, and the release declares "
+            f"no trial timer; spec.boot.allowNoDeadman of policy {candidate.policy.name} permits it all the same",
+        )
+    return None
+
+
 HOLD_GATES: tuple[Gate, ...] = (
     check_conflict,
     check_switch,
@@ -164,9 +180,15 @@ HOLD_GATES: tuple[Gate, ...] = (
     check_lock,
     check_wave,
 )
-"""What must hold to start, and to go on as a holder that is not activated yet: a no gives the lock back."""
+"""What must hold to start."""
+HELD_GATES: tuple[Gate, ...] = (*HOLD_GATES, check_deadman)
+"""What must hold to go on as a holder that is not activated yet: a no gives the lock back."""
 STAGE_GATES: tuple[Gate, ...] = (*HOLD_GATES, check_drain_pause)
-ACTIVATE_GATES: tuple[Gate, ...] = (*HOLD_GATES, check_drain_pause, check_budgets, check_free)
+ACTIVATE_GATES: tuple[Gate, ...] = (*HELD_GATES, check_drain_pause, check_budgets, check_free)
+REQUEST_GATES: tuple[Gate, ...] = (check_conflict, check_switch, check_paused, check_agent, check_lock)
+"""What must hold for a reboot or a reset to start, and to go on as a holder: nothing that is about a release."""
+REQUEST_STAGE_GATES: tuple[Gate, ...] = (*REQUEST_GATES, check_drain_pause)
+REQUEST_ACTIVATE_GATES: tuple[Gate, ...] = (*REQUEST_STAGE_GATES, check_budgets, check_free)
 
 
 def first_refusal(gates: Sequence[Gate], candidate: Candidate) -> Refusal | None:

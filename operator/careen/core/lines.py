@@ -48,7 +48,7 @@ def read_line(machine: Machine, document: Mapping[str, Any], locks: Iterable[Loc
         slots=show_slots(document.get("status") or {}),
         version=(running.version or "") if running is not None else "",
         order=order.id if order is not None else "",
-        wanted=order.release.version if order is not None else "",
+        wanted=order.subject.removeprefix("the ") if order is not None else "",
         goal=order.goal if order is not None else "",
         phase=machine.phase if order is not None else machine.step.phase,
         state=state,
@@ -95,12 +95,13 @@ def _say(machine: Machine, holder: Holder | None) -> tuple[str, str, str]:
             return said
         if said is not None and machine.phase != "Verifying" and _is_of_hold(note, "Activating", holder):
             return said
-        version = order.release.version if order is not None else "a release"
+        subject = order.subject if order is not None else "a release"
         if order is None or order.goal == "Abort":
             return "Activating", Reason.GIVING_BACK, f"goes back: {order.cause if order is not None else 'no order'}"
         if machine.phase == "Verifying":
-            return "Verifying", Reason.VERIFYING, f"{version} runs on trial"
-        return "Activating", Reason.ACTIVATING, f"boots {version}"
+            on_trial = order.request is None
+            return "Verifying", Reason.VERIFYING, f"{subject} {'runs on trial' if on_trial else 'is being checked'}"
+        return "Activating", Reason.ACTIVATING, order.deed
     if holder is not None and order is not None and machine.closed:
         if said is not None and _is_of_hold(note, "Returning", holder):
             return said
@@ -112,5 +113,7 @@ def _say(machine: Machine, holder: Holder | None) -> tuple[str, str, str]:
     if said is not None:
         return said
     if order is not None and not machine.closed:
+        if order.request is not None:
+            return "Waiting", Reason.REQUESTED, f"a {order.request.noun} is asked for ({order.request.id})"
         return "Staging", Reason.STAGING, f"writes {order.release.version} to the passive slot"
     return "Unmanaged", Reason.NO_POLICY if machine.reported else Reason.AGENT_MISSING, ""

@@ -131,6 +131,8 @@ def _is_as_before(view: View, machine: Machine, core: CoreNode, holder: Holder) 
 def _tell_end(machine: Machine, holder: Holder) -> Turn | None:
     if machine.step.id != holder.order or machine.step.phase not in TERMINAL:
         return None
+    if machine.order is not None and machine.order.id == holder.order and machine.order.request is not None:
+        return None  # Told when the outcome is stored.
     slot = machine.slots.get(machine.booted or "")
     version = slot.version if slot is not None else "unknown"
     if machine.step.phase == "Committed":

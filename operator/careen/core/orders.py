@@ -9,7 +9,8 @@ from dataclasses import replace
 from careen.api.reasons import LOST, Cause, Reason
 
 from .actions import Action, Cordon, DeleteNode, Evict, RekeyNode, SetOrder, Turn, Uncordon
-from .gates import HOLD_GATES, Candidate, first_refusal
+from .gates import HELD_GATES, REQUEST_GATES, Candidate, first_refusal
+from .requests import explain_request, policy_behind, progress_behind, store_outcome
 from .snapshot import ON_TRIAL, TERMINAL, CoreNode, Holder, Machine, Order, Policy, Release, Rollout, Terms
 from .view import Look, View, explain
 from .waves import order_id
@@ -60,12 +61,21 @@ def _follow_order(view: View, machine: Machine, core: CoreNode) -> Look:
     if machine.order is None or machine.closed:
         return _settle(view, machine, core)
     if machine.order.from_boot_id is None:
-        return _prepare(view, machine, core, machine.order)
+        prepare = _prepare if machine.order.request is None else _prepare_request
+        return prepare(view, machine, core, machine.order)
     return _watch_trial(view, machine, core, machine.order)
 
 
 def _settle(view: View, machine: Machine, core: CoreNode) -> Look:
-    """The order has ended: uncordon, and let the lock go when the evidence is there; then look for new work."""
+    """The order has ended: let go what it held, store what came of a request, then look for new work."""
+    look = _let_go(view, machine, core)
+    write = store_outcome(machine)
+    # No other order may take this one's place before that is stored: nothing else remembers it.
+    return look if write is None else replace(look, actions=(*look.actions, write), wants=None)
+
+
+def _let_go(view: View, machine: Machine, core: CoreNode) -> Look:
+    """Uncordon, and let the lock go when the evidence is there."""
     own = view.fleet.own_holder(machine)
     policy = view.fleet.policy_of(machine)
     if own is not None:
@@ -79,6 +89,9 @@ def _settle(view: View, machine: Machine, core: CoreNode) -> Look:
             uncordon = Uncordon(core.name, core.uid, core.resource_version, schedulable=True)
             return replace(look, actions=(uncordon,))
         return look
+    if machine.wanted is not None:
+        told = explain_request(machine.wanted)
+        return Look(explain(machine, policy.name if policy else None, "Waiting", *told), wants="request")
     if not view.fleet.owners.get(machine.name):
         return Look(explain(machine, None, "Unmanaged", Reason.NO_POLICY, "no policy selects it"))
     return Look(explain(machine, policy.name if policy else None, "Waiting", Reason.POLICY_CONFLICT), wants="stage")
@@ -107,11 +120,17 @@ def _prepare(view: View, machine: Machine, core: CoreNode, order: Order) -> Look
     if held and own is not None:
         lock = view.snapshot.locks.get(order.terms.lock)
         refusal = first_refusal(
-            HOLD_GATES, Candidate(view.fleet, machine, policy, progress, view.now, order.terms.lock, lock)
+            HELD_GATES, Candidate(view.fleet, machine, policy, progress, view.now, order.terms.lock, lock)
         )
         if refusal is not None:
             return _abort(machine, order, Cause.WITHDRAWN, refusal.reason, refusal.message)
         return _drain(view, machine, core, order, own[1])
+    if machine.wanted is not None and machine.phase != "Verifying":
+        # Not binding yet: what is staged stays on the disk, and is found there by the next order.
+        return Look(explain(machine, policy.name, "Waiting", *explain_request(machine.wanted)), wants="request")
+    if order.terms.allow_no_deadman != policy.terms.allow_no_deadman:
+        message = "boot.allowNoDeadman of its policy has changed"
+        return _abort(machine, order, Cause.WITHDRAWN, Reason.NO_DEADMAN, message)
     if machine.phase == "Staged":
         message = f"{order.release.version} is staged"
         return Look(explain(machine, policy.name, "Waiting", Reason.STAGING, message), wants="activate")
@@ -124,6 +143,31 @@ def _prepare(view: View, machine: Machine, core: CoreNode, order: Order) -> Look
         return Look(explain(machine, policy.name, "Staging", Reason.STAGING_FAILED, message))
     message = f"writes {order.release.version} to the passive slot"
     return Look(explain(machine, policy.name, "Staging", Reason.STAGING, message))
+
+
+def _prepare_request(view: View, machine: Machine, core: CoreNode, order: Order) -> Look:
+    """A request's order with goal Stage: people may take it back, and it waits for the lock."""
+    assert order.request is not None
+    own = view.fleet.own_holder(machine)
+    if machine.abort == order.id:
+        return _abort(machine, order, Cause.PEOPLE, Reason.REQUESTED, "aborted by people")
+    if machine.request != order.request:
+        return _abort(machine, order, Cause.WITHDRAWN, Reason.REQUESTED, "it is no longer asked for")
+    if own is not None and own[1].order == order.id:
+        if machine.owns_step and machine.phase != "Staged":
+            message = machine.step.error_message or "the agent is no longer ready for it"
+            return _abort(machine, order, Cause.WITHDRAWN, Reason.REQUESTED, message)
+        policy, lock = policy_behind(view, machine), view.snapshot.locks.get(order.terms.lock)
+        progress = progress_behind(view, policy)
+        candidate = Candidate(view.fleet, machine, policy, progress, view.now, order.terms.lock, lock)
+        refusal = first_refusal(REQUEST_GATES, candidate)
+        if refusal is not None:
+            return _abort(machine, order, Cause.WITHDRAWN, refusal.reason, refusal.message)
+        return _drain(view, machine, core, order, own[1])
+    reason, message = explain_request(order.request)
+    if machine.phase == "Staged":
+        return Look(explain(machine, order.policy or None, "Waiting", reason, message), wants="activate")
+    return Look(explain(machine, order.policy or None, "Waiting", reason, f"{message}; the agent has not taken it up"))
 
 
 def _drain(view: View, machine: Machine, core: CoreNode, order: Order, holder: Holder) -> Look:
@@ -141,7 +185,8 @@ def _drain(view: View, machine: Machine, core: CoreNode, order: Order, holder: H
     if machine.phase not in ("Staged", "Verifying"):
         return look
     before = machine.boot_id if machine.phase == "Staged" else UNKNOWN
-    turn = Turn("Node", machine.name, machine.uid, "Activating", f"boots {order.release.version} ({order.rollout})")
+    source = order.rollout if order.request is None else order.request.id
+    turn = Turn("Node", machine.name, machine.uid, "Activating", f"{order.deed} ({source})")
     activate = replace(order, goal="Activate", from_boot_id=before)
     return replace(look, actions=(SetOrder(machine.name, machine.uid, machine.resource_version, activate, turn),))
 
@@ -192,12 +237,13 @@ def _watch_trial(view: View, machine: Machine, core: CoreNode, order: Order) -> 
         return _abort(machine, order, Cause.WITHDRAWN, Reason.AGENT_SILENT, message)
     if silent and machine.phase != "Verifying":
         message = f"has not come back since it was told to boot {order.release.version}; its agent is silent"
+        if order.request is not None:
+            message = f"has not come back from {order.subject}; its agent is silent"
         return Look(explain(machine, order.policy, "Activating", Reason.AGENT_SILENT, message))
     if machine.phase != "Verifying":
-        message = f"boots {order.release.version}"
-        return Look(explain(machine, order.policy, "Activating", Reason.ACTIVATING, message))
+        return Look(explain(machine, order.policy, "Activating", Reason.ACTIVATING, order.deed))
     if order.goal == "Commit":
-        message = f"marks {order.release.version} good"
+        message = f"marks {order.subject} {'good' if order.request is None else 'done'}"
         return Look(explain(machine, order.policy, "Verifying", Reason.VERIFYING, message))
     return _judge_trial(view, machine, core, order)
 
@@ -209,7 +255,8 @@ def _judge_trial(view: View, machine: Machine, core: CoreNode, order: Order) -> 
         stored = settled_since(view, machine)
         settled = stored if stored is not None else view.now
         ready_at = settled + order.terms.ready_seconds
-        message = f"{order.release.version} runs; Ready since the boot"
+        runs = f"{order.release.version} runs" if order.request is None else f"{order.subject} is over"
+        message = f"{runs}; Ready since the boot"
         look = Look(explain(machine, order.policy, "Verifying", Reason.VERIFYING, message, until=ready_at))
         # Without readySeconds nothing runs from an instant, so none has to be stored before the word Commit.
         if order.terms.ready_seconds == 0 or (stored is not None and view.now >= ready_at):
@@ -247,7 +294,8 @@ def find_blocker(view: View, machine: Machine, core: CoreNode) -> str | None:
 def _abort(machine: Machine, order: Order, cause: Cause, reason: Reason, message: str) -> Look:
     turn = None
     if order.from_boot_id is not None:
-        turn = Turn("Node", machine.name, machine.uid, "GoingBack", f"{order.release.version}: {message}", warning=True)
+        reason_word = "GoingBack" if order.request is None else "CallingOff"
+        turn = Turn("Node", machine.name, machine.uid, reason_word, f"{order.subject}: {message}", warning=True)
     abort = replace(order, goal="Abort", cause=str(cause))
     action = SetOrder(machine.name, machine.uid, machine.resource_version, abort, turn)
     return Look(explain(machine, order.policy, "Waiting", reason, message), (action,))

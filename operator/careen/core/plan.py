@@ -8,10 +8,18 @@ from careen.api.reasons import Reason
 from .actions import Action, CreateNode, Explanation, Plan, WriteNote, target
 from .budgets import Budgets, Refusal
 from .fleet import survey
-from .gates import ACTIVATE_GATES, STAGE_GATES, Candidate, first_refusal
+from .gates import (
+    ACTIVATE_GATES,
+    REQUEST_ACTIVATE_GATES,
+    REQUEST_STAGE_GATES,
+    STAGE_GATES,
+    Candidate,
+    first_refusal,
+)
 from .locks import LockDraft, draft_locks
 from .notes import STUCK, list_holders, write_note
 from .orders import advance, give_order, sweep_mark
+from .requests import give_request, policy_behind, progress_behind
 from .rollouts import LOCK_WRITING, RECORDING, Progress, assess
 from .selectors import matches
 from .snapshot import Holder, Machine, Policy, Snapshot
@@ -40,7 +48,9 @@ class Draft:
 
     def explain_wait(self, machine: Machine, policy: Policy, refusal: Refusal) -> None:
         """Record why a machine waits."""
-        explanation = explain(machine, policy.name, "Waiting", refusal.reason, refusal.message, until=refusal.until)
+        explanation = explain(
+            machine, policy.name or None, "Waiting", refusal.reason, refusal.message, until=refusal.until
+        )
         self.explain(machine.name, explanation)
         if refusal.until is not None:
             self.wakes.append(refusal.until)
@@ -59,6 +69,7 @@ def make_plan(snapshot: Snapshot, now: float) -> Plan:
     draft.actions += [action for d in draft.locks.values() if (action := d.to_action(snapshot.term)) is not None]
     draft.actions += [action for look in looks.values() for action in look.actions]
     draft.actions += _sweep(view)
+    _take_requests(draft)
     _stage(draft)
     draft.actions += _create_nodes(snapshot)
     explanations = tuple(look.explanation for look in draft.looks.values())
@@ -89,9 +100,10 @@ def _freed_machines(view: View, locks: dict[str, LockDraft]) -> tuple[str | None
     return freeing[0], frozenset(machines)
 
 
-def _candidate(draft: Draft, machine: Machine, policy: Policy) -> Candidate:
+def _candidate(draft: Draft, machine: Machine, policy: Policy, *, fresh: bool = False) -> Candidate:
+    """fresh: for an order that is still to be given, in place of the machine's present one."""
     lock_name = policy.terms.lock
-    if machine.order is not None and machine.order.goal == "Stage" and not machine.closed:
+    if machine.order is not None and machine.order.goal == "Stage" and not machine.closed and not fresh:
         # Edits of the policy do not reach an order: it is activated under the lock that its terms name.
         lock_name = machine.order.terms.lock
     lock = draft.locks.get(lock_name)
@@ -99,7 +111,7 @@ def _candidate(draft: Draft, machine: Machine, policy: Policy) -> Candidate:
         fleet=draft.view.fleet,
         machine=machine,
         policy=policy,
-        progress=draft.view.progress[policy.name],
+        progress=progress_behind(draft.view, policy),
         now=draft.view.now,
         lock_name=lock_name,
         lock=lock.lock if lock is not None else None,
@@ -107,16 +119,26 @@ def _candidate(draft: Draft, machine: Machine, policy: Policy) -> Candidate:
     )
 
 
-def _policy_for(view: View, machine: Machine) -> Policy | None:
+def _policy_for(view: View, machine: Machine, what: str) -> Policy | None:
+    if what == "request" or _is_request(machine):
+        return policy_behind(view, machine)
     owners = view.fleet.owners.get(machine.name, ())
     return view.snapshot.policies[owners[0]] if owners else None
 
 
+def _is_request(machine: Machine) -> bool:
+    return machine.order is not None and machine.order.request is not None and not machine.closed
+
+
 def _order_key(view: View, policy: Policy, machine: Machine) -> tuple[bool, bool, int, str]:
-    """Broken machines first (they cost nothing more), the operator's own machine last, else by wave and rank."""
-    rollout = view.progress[policy.name].rollout
+    """Broken machines first (they cost nothing more), the operator's own machine last, else by wave and rank.
+
+    What people ask for by name comes before what a rollout does by itself.
+    """
+    rollout = progress_behind(view, policy).rollout
     core = view.snapshot.core_nodes[machine.name]
     wave = wave_of(rollout, policy, machine, core) if rollout is not None else 0
+    wave = -1 if machine.wanted is not None else wave
     return (
         machine.name not in view.fleet.unavailable,
         machine.name == view.snapshot.operator_node,
@@ -130,7 +152,7 @@ def _wanting(draft: Draft, what: str) -> list[tuple[Machine, Policy]]:
     pairs = []
     for name, look in draft.looks.items():
         machine = view.snapshot.machines[name]
-        policy = _policy_for(view, machine) if look.wants == what else None
+        policy = _policy_for(view, machine, what) if look.wants == what else None
         if policy is not None:
             pairs.append((machine, policy))
     return sorted(pairs, key=lambda pair: _order_key(view, pair[1], pair[0]))
@@ -145,7 +167,8 @@ def _grant(draft: Draft) -> None:
     writing = any(kind == "RebootLock" for kind, _ in view.snapshot.busy)
     for machine, policy in _wanting(draft, "activate"):
         candidate = _candidate(draft, machine, policy)
-        refusal = first_refusal(ACTIVATE_GATES, candidate)
+        gates = REQUEST_ACTIVATE_GATES if _is_request(machine) else ACTIVATE_GATES
+        refusal = first_refusal(gates, candidate)
         if refusal is not None:
             draft.explain_wait(machine, policy, refusal)
             continue
@@ -165,13 +188,27 @@ def _grant(draft: Draft) -> None:
                 core_node_uid=core.uid,
                 machine_id=core.machine_id,
                 by="operator",
-                reason=f"{policy.name}: {machine.order.release.version}",
+                reason=f"{policy.name or 'no policy'}: {machine.order.subject}",
                 unavailable_at_grant=machine.name in view.fleet.unavailable,
             )
         )
         draft.budgets.take(machine)
-        explanation = explain(machine, policy.name, "Draining", Reason.DRAINING, "the lock has been granted")
+        name = policy.name or None
+        explanation = explain(machine, name, "Draining", Reason.DRAINING, "the lock has been granted")
         draft.looks[machine.name] = Look(explanation)
+
+
+def _take_requests(draft: Draft) -> None:
+    """Give the orders that people ask for; what a machine was only staging gives way."""
+    view = draft.view
+    for machine, policy in _wanting(draft, "request"):
+        request = machine.wanted
+        assert request is not None
+        refusal = first_refusal(REQUEST_STAGE_GATES, _candidate(draft, machine, policy, fresh=True))
+        if refusal is not None:
+            draft.explain_wait(machine, policy, refusal)
+            continue
+        draft.actions.append(give_request(machine, view.snapshot.core_nodes[machine.name], policy, request))
 
 
 def _stage(draft: Draft) -> None:
@@ -181,6 +218,7 @@ def _stage(draft: Draft) -> None:
         machine.order.policy
         for machine in view.snapshot.machines.values()
         if machine.order is not None
+        and machine.order.request is None
         and machine.order.from_boot_id is None
         and not machine.closed
         and machine.phase not in ("Staged", "Failed")

@@ -10,6 +10,9 @@ from math import inf
 
 from careen.api.meta import CONTROL_PLANE_LABEL
 
+from .pods import Pod, Refusal
+from .wishes import Outcome, Request
+
 _derive = object.__setattr__
 TERMINAL = frozenset({"Committed", "RolledBack"})
 ON_TRIAL = frozenset({"Activating", "Verifying"})
@@ -48,6 +51,10 @@ class Release:
     path: str
 
 
+NO_RELEASE = Release("", "", "", 0, "")
+"""Stands in an order that is a request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What the policy asked for when an order was given."""
@@ -59,6 +66,7 @@ class Terms:
     on_silence: str
     boot_method: str
     drain_timeout_seconds: int
+    allow_no_deadman: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,20 @@ class Order:
     cause: str | None
     from_boot_id: str | None
     terms: Terms
+    request: Request | None = None
+    """What people asked for, in place of a release."""
+
+    @property
+    def subject(self) -> str:
+        """What the order is about, for a sentence: a version, or the request."""
+        return self.release.version if self.request is None else f"the {self.request.noun}"
+
+    @property
+    def deed(self) -> str:
+        """What the machine does when it is activated, for a sentence."""
+        if self.request is None:
+            return f"boots {self.release.version}"
+        return "is reset and reboots" if self.request.action == "Reset" else "reboots"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +161,12 @@ class Machine:
     boot_method: str | None = None
     retry: int = 0
     abort: str | None = None
+    request: Request | None = None
+    """What people ask for now, done or not."""
+    outcome: Outcome | None = None
+    """What came of the last request."""
+    deadman: str | None = None
+    """What would undo a trial that hangs, as the agent reports it: HardwareWatchdog, TrialTimer or Missing."""
     order: Order | None = None
     booted: str | None = None
     boot_id: str = ""
@@ -192,6 +220,12 @@ class Machine:
             return True
         return self.phase == "Failed" and order.from_boot_id is not None and self.acknowledged
 
+    @property
+    def wanted(self) -> Request | None:
+        """The request that is still to be done."""
+        request = self.request
+        return request if request is not None and not (self.outcome and self.outcome.request.id == request.id) else None
+
     def runs(self, release: Release) -> bool:
         """Whether the release is booted and marked good."""
         slot = self.slots.get(self.booted or "")
@@ -202,25 +236,6 @@ class Machine:
     def rejects(self, digest: str) -> bool:
         """Whether the digest was rolled back here and nobody has said to try again."""
         return any(known == digest and self.retry <= retry for known, retry in self.rejected)
-
-
-@dataclass(frozen=True, slots=True)
-class Pod:
-    """A pod that a drain has to move; DaemonSet, mirror and finished pods are not among them."""
-
-    namespace: str
-    name: str
-    uid: str
-    node: str
-    deleting: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A refused eviction, remembered by the executor."""
-
-    message: str
-    not_before: float
 
 
 @dataclass(frozen=True, slots=True)

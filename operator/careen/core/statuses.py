@@ -9,7 +9,7 @@ from .actions import Explanation, PolicyState, Turn, WritePolicy
 from .budgets import name_some
 from .notes import STUCK
 from .rollouts import Progress, find_unmade, has_failed
-from .snapshot import Policy, Rollout
+from .snapshot import Machine, Policy, Rollout
 from .view import View
 
 BUSY_STATES = frozenset({"Staging", "Draining", "Activating", "Verifying", "Returning"})
@@ -95,12 +95,17 @@ def _count(view: View, progress: Progress) -> dict[str, int]:
         counts["inFlight"] += machine.in_flight
         if rollout is None:
             continue
-        counts["updated"] += machine.runs(rollout.release) and not machine.in_flight
+        counts["updated"] += machine.runs(rollout.release) and (not machine.in_flight or _is_requested(machine))
         counts["failed"] += has_failed(rollout, machine)
         order = machine.order
         if order is not None and order.rollout == rollout.id and not machine.closed and not machine.in_flight:
             counts["staged" if machine.phase == "Staged" else "staging"] += 1
     return counts
+
+
+def _is_requested(machine: Machine) -> bool:
+    """Whether the machine is under a request's order, which leaves its release as it is."""
+    return machine.order is not None and machine.order.request is not None
 
 
 def _conditions(
@@ -164,6 +169,7 @@ def _judge_complete(view: View, progress: Progress, counts: dict[str, int]) -> t
     left = counts["selected"] - counts["updated"]
     returning = any(
         view.fleet.own_holder(view.snapshot.machines[name]) is not None
+        and not _is_requested(view.snapshot.machines[name])
         for name in view.fleet.selected[progress.policy.name]
     )
     if left == 0 and not returning and progress.stored:

@@ -16,9 +16,10 @@ from careen.core.actions import (
     Uncordon,
     WriteLock,
     WriteNote,
+    WriteOutcome,
     WritePolicy,
 )
-from careen.core.encode import encode_lock_status, encode_note, encode_order, encode_policy_status
+from careen.core.encode import encode_lock_status, encode_note, encode_order, encode_outcome, encode_policy_status
 from careen.core.snapshot import Policy
 
 from .api import Api, Item, Refused, merge, set_path
@@ -56,6 +57,8 @@ def perform(action: Action, policy: Policy | None, api: Api, workload: Workload,
                 return Refused.NOT_FOUND
             patch = {"status": encode_note(machine.value, action, now)}
             return api.update("Node", action.name, lambda doc: merge(doc, patch), by=OPERATOR, uid=action.uid)
+        case WriteOutcome():
+            return _set(api, "Node", action, ("status", "request"), encode_outcome(action, now)["request"])
         case WritePolicy():
             assert policy is not None
             return _set(api, "UpdatePolicy", action, ("status",), encode_policy_status(policy, action.state, now))

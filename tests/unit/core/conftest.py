@@ -64,7 +64,7 @@ class Cluster:
             self.machines[name] = Machine(
                 name, f"uid-{name}", "1", 1, NOW - 1000, core_uid=core.uid, core_machine_id=core.machine_id,
                 booted="A", boot_id=core.boot_id, protocol=1,
-                slots={"A": Slot(True, version, release.digest), "B": Slot(False, None, None)},
+                deadman="TrialTimer", slots={"A": Slot(True, version, release.digest), "B": Slot(False, None, None)},
             )  # fmt: skip
 
     def change(self, name: str, **changes: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from careen.core.gates import ACTIVATE_GATES, HOLD_GATES, STAGE_GATES
+from careen.core.gates import ACTIVATE_GATES, HELD_GATES, HOLD_GATES, REQUEST_ACTIVATE_GATES, REQUEST_GATES, STAGE_GATES
 from careen.core.snapshot import Wave
 
 
@@ -137,8 +137,18 @@ def test_a_wait_tells_when_it_ends(cluster: Any) -> None:
 
 def test_a_holder_is_held_to_the_gates_of_safety_but_not_to_capacity() -> None:
     names = [gate.__name__ for gate in HOLD_GATES]
+    held = [*names, "check_deadman"]
+    assert [gate.__name__ for gate in HELD_GATES] == held
     assert [gate.__name__ for gate in STAGE_GATES] == [*names, "check_drain_pause"]
-    assert [gate.__name__ for gate in ACTIVATE_GATES] == [*names, "check_drain_pause", "check_budgets", "check_free"]
+    assert [gate.__name__ for gate in ACTIVATE_GATES] == [*held, "check_drain_pause", "check_budgets", "check_free"]
+
+
+def test_a_request_is_held_to_all_gates_but_those_of_a_release() -> None:
+    names = [gate.__name__ for gate in HOLD_GATES]
+    asked = [name for name in names if name not in ("check_release", "check_halt", "check_wave")]
+    capacity = ["check_drain_pause", "check_budgets", "check_free"]
+    assert [gate.__name__ for gate in REQUEST_GATES] == asked
+    assert [gate.__name__ for gate in REQUEST_ACTIVATE_GATES] == [*asked, *capacity]
 
 
 def test_a_machine_that_failed_tells_its_own_error(cluster: Any) -> None:
