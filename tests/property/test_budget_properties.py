@@ -68,7 +68,8 @@ def build_machine(name: str, state: str, rollout: Rollout) -> Machine:
     digest = NEW.digest if state == "done" else "sha256:" + "1" * 64
     return Machine(
         name, f"u{name}", "1", 1, NOW - 1000, core_uid=f"c{name}", core_machine_id=name, order=order, booted="A",
-        boot_id="boot", protocol=1, deadman="TrialTimer", slots={"A": Slot(True, "x", digest)}, step=Step(order.id, goal, phase),
+        boot_id="boot", protocol=1, deadman="TrialTimer", slots={"A": Slot(True, "x", digest)},
+        step=Step(order.id, goal, phase),
     )  # fmt: skip
 
 

@@ -11,7 +11,8 @@ from careen.core.assemble import Facts, Objects, assemble, find_silent, group_po
 from careen.core.decode import decode_machine
 from careen.core.forecast import foresee
 from careen.core.lines import read_line
-from careen.core.snapshot import CoreNode, Holder, Lock, Machine, Pod, Policy, Release, Slot, Terms, Wave
+from careen.core.pods import Pod
+from careen.core.snapshot import CoreNode, Holder, Lock, Machine, Policy, Release, Slot, Terms, Wave
 
 DIGEST = "sha256:" + "a" * 64
 RELEASE = Release("http://x", "2.0.0", DIGEST, 4096, "2.0.0.img")

@@ -110,8 +110,18 @@ class AbandonTrial:
 
 
 @dataclass(frozen=True)
+class PrepareReset:
+    """Leave the marker that makes the next boot empty the writable file system; durable."""
+
+
+@dataclass(frozen=True)
+class DropReset:
+    """Take that marker away; durable."""
+
+
+@dataclass(frozen=True)
 class RequestReboot:
-    """Ask for a reboot: Kexec starts `slot` at once, Firmware lets the boot rule choose.
+    """Ask for a reboot: Kexec starts `slot` at once, Firmware lets the boot rule choose. `slot` may be the booted one.
 
     A failure that is certain becomes `request_failed`.
     """
@@ -138,6 +148,8 @@ Step = (
     | Disarm
     | MarkGood
     | AbandonTrial
+    | PrepareReset
+    | DropReset
     | RequestReboot
     | Wait
 )

@@ -9,9 +9,10 @@ from careen.api.node import Assignment, CauseWord, Phase
 from careen.api.reasons import rejects
 from careen.disk.types import SlotName
 
-from .actions import Disarm, Step, WriteJournal
+from .actions import Disarm, RequestActivation, Step, WriteJournal
 from .record import Ended, Fault, Journal, Rejection
-from .view import AgentView
+from .report import build_step
+from .view import AgentView, NodeView
 
 KEEP: Final[dict[str, Any]] = {}
 """Stands for: status.step is right as it is."""
@@ -57,3 +58,11 @@ def end_unarmed(
     end = Ended(order.id, phase, order.goal, "ROLLBACK" if phase == "RolledBack" else None, cause, fault)
     release = order.release.digest
     return Aim(None, end_order(journal, end, digest=release, lost_attempts=order.lost_attempts, retry=retry))
+
+
+def request_activation(node: NodeView, order: Assignment) -> RequestActivation:
+    """The question to the API server whether this order still says Activate (rule 3)."""
+    tests = {"/metadata/uid": node.uid, "/spec/assignment/id": order.id, "/spec/assignment/goal": "Activate"}
+    patch = [{"op": "test", "path": path, "value": value} for path, value in tests.items()]
+    step = build_step(order.id, "Activating", goal="Activate")
+    return RequestActivation(node.uid, order.id, (*patch, {"op": "add", "path": "/status/step", "value": step}))

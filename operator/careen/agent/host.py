@@ -33,6 +33,8 @@ class Sight:
     """Whether `note_api_answer` was called in this boot."""
     unhealthy: str | None
     """Why the local gates do not pass; None if they do."""
+    reset_prepared: bool = False
+    """Whether the next boot would empty the writable file system."""
 
 
 class Host(Protocol):
@@ -73,5 +75,15 @@ class Host(Protocol):
     async def abandon(self, slot: SlotName) -> None:
         """Give up the booted slot."""
 
+    async def prepare_reset(self) -> None:
+        """Leave the marker that makes the next boot empty the writable file system but for what is the machine's own:
+        its identity, its SSH host keys, the agent's credentials and state. See agent/reset.py."""
+
+    async def drop_reset(self) -> None:
+        """Take that marker away."""
+
     async def request_reboot(self, method: Method, slot: SlotName) -> None:
-        """Ask for the reboot. Raises RebootError if it will surely not come."""
+        """Ask for the reboot; `slot` is the booted one if no update is behind it, and then nothing was armed.
+
+        Raises RebootError if it will surely not come.
+        """

@@ -32,8 +32,12 @@ from .host import Sight
 from .journal import load_journal, save_journal
 from .record import Journal, Method
 from .records import SlotRecord, load_records, save_records
+from .reset import drop_reset, is_prepared, prepare_reset
 from .threads import in_thread
 from .view import BootDecision, BootView, DiskView, HostFacts, SlotView
+
+KEPT = ("machine-id", "careen")
+"""What a reset keeps of root/: the machine's identity, and the agent's state."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,11 @@ class MachineFolder:
     """Where everything of a machine lies."""
 
     path: Path
+
+    @property
+    def root(self) -> Path:
+        """The ROOT partition: what is written here survives, until a reset."""
+        return self.path / "root"
 
     @property
     def disk(self) -> Path:
@@ -222,6 +231,14 @@ class ImageHost:
         """Give up the booted slot."""
         await self._change(lambda slots: abandon(slots, slot))
 
+    async def prepare_reset(self) -> None:
+        """Leave the marker for the firmware, which obeys it as an initramfs would."""
+        await in_thread(prepare_reset, self.folder.root, KEPT)
+
+    async def drop_reset(self) -> None:
+        """Take it away."""
+        await in_thread(drop_reset, self.folder.root)
+
     async def request_reboot(self, method: Method, slot: SlotName) -> None:
         """Leave the request where the machine looks for it when the agent has ended."""
         request = json.dumps({"method": method, "slot": slot.value}).encode()
@@ -252,6 +269,7 @@ class ImageHost:
             journal=load_journal(self.folder.journal),
             api_answered=self.folder.api_answered.exists(),
             unhealthy=self._read_gate(),
+            reset_prepared=is_prepared(self.folder.root),
         )
 
     def _decide_boot(self) -> BootDecision:

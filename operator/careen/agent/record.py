@@ -13,6 +13,7 @@ from careen.disk.types import SlotName
 
 Method = Literal["Kexec", "Firmware"]
 Verdict = Literal["COMMIT", "ROLLBACK"]
+OrderKind = Literal["Update", "Reboot", "Reset"]
 
 MAX_ENDED = 8
 """Ended orders that the journal remembers, newest last."""
@@ -81,7 +82,8 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class OpenOrder:
-    """The order whose slot is armed or on trial, with all that is needed when the API server does not answer."""
+    """The order whose slot is armed or on trial, or whose reboot is under way, with all that is needed without the API
+    server."""
 
     order: str
     digest: str
@@ -99,6 +101,8 @@ class OpenOrder:
     """Why the machine goes back; with verdict COMMIT: the commit did not hold."""
     undo: Ended | None = None
     """With stage UNDOING: how the order ends."""
+    kind: OrderKind = "Update"
+    """Update boots another slot on trial; Reboot and Reset boot the same one again, and both slots are it."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Fields of a newer agent, kept as they are."""
 

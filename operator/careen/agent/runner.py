@@ -26,8 +26,10 @@ from .actions import (
     AbandonTrial,
     ArmSlot,
     Disarm,
+    DropReset,
     InvalidateSlot,
     MarkGood,
+    PrepareReset,
     RequestActivation,
     RequestReboot,
     StageImage,
@@ -152,6 +154,7 @@ class _Agent:
             boot=sight.boot,
             facts=sight.facts,
             unhealthy=sight.unhealthy,
+            reset_prepared=sight.reset_prepared,
             granted=self._granted,
             request_failed=self._request_failed,
             kexec_refused=self._kexec_refused,
@@ -210,6 +213,10 @@ class _Agent:
                 await host.mark_good(slot)
             case AbandonTrial(slot):
                 await host.abandon(slot)
+            case PrepareReset():
+                await host.prepare_reset()
+            case DropReset():
+                await host.drop_reset()
             case RequestReboot(method, slot):
                 await host.request_reboot(method, slot)
             case _:

@@ -16,8 +16,10 @@ from .actions import (
     AbandonTrial,
     ArmSlot,
     Disarm,
+    DropReset,
     InvalidateSlot,
     MarkGood,
+    PrepareReset,
     RequestActivation,
     RequestReboot,
     StageImage,
@@ -27,10 +29,11 @@ from .actions import (
     WriteJournal,
     WriteStatus,
 )
-from .aim import KEEP, Aim, end_unarmed, may_be_tried
+from .aim import KEEP, Aim, end_unarmed, may_be_tried, request_activation
 from .decision import decide_boot
 from .record import MAX_BOOTS, Ended, Fault, Journal, OpenOrder, Rejection, Stage
 from .report import build_ended, build_step, write_status
+from .requested import aim_request
 from .trial import aim_open
 from .view import (
     AgentView,
@@ -46,10 +49,10 @@ from .view import (
 )
 
 __all__ = [
-    "AbandonTrial", "AgentView", "ArmSlot", "BootDecision", "BootView", "Disarm", "DiskView", "Ended", "Fault",
-    "HostFacts", "InvalidateSlot", "Journal", "MarkGood", "NodeView", "OpenOrder", "Rejection", "RequestActivation",
-    "RequestReboot", "SlotView", "Stage", "StageImage", "Step", "Trouble", "VerifySlot", "Wait", "WriteJournal",
-    "WriteStatus", "current_order", "decode_node", "next_step", "next_trouble", "report_progress", "still_wanted",
+    "AbandonTrial", "AgentView", "ArmSlot", "BootDecision", "BootView", "Disarm", "DiskView", "DropReset", "Ended",
+    "Fault", "HostFacts", "InvalidateSlot", "Journal", "MarkGood", "NodeView", "OpenOrder", "PrepareReset", "Rejection",
+    "RequestActivation", "RequestReboot", "SlotView", "Stage", "StageImage", "Step", "Trouble", "VerifySlot", "Wait",
+    "WriteJournal", "WriteStatus", "current_order", "decode_node", "next_step", "next_trouble", "report_progress", "still_wanted",
 ]  # fmt: skip
 
 _TRIES_WHEN_ACTIVATING = 3
@@ -106,6 +109,9 @@ def report_progress(view: AgentView, action: StageImage, fetched: int) -> WriteS
 def _aim(view: AgentView, journal: Journal) -> Aim:
     if journal.open:
         return aim_open(view, journal, journal.open)
+    if view.reset_prepared:
+        # Whoever prepared it is not known any more: the next boot must not empty the machine for nobody.
+        return Aim(None, DropReset())
     node = view.node
     if node is None:
         return Aim(None, Wait())
@@ -114,6 +120,8 @@ def _aim(view: AgentView, journal: Journal) -> Aim:
         return Aim(_build_idle(node, journal), Wait())
     if end := journal.find_ended(order.id):
         return Aim(build_ended(end, order.goal), Wait())
+    if order.request is not None:
+        return aim_request(view, journal, node, order, order.request.action)
     if order.from_boot_id and order.from_boot_id != view.boot.boot_id:
         return _aim_unrecorded(view, journal, order)
     if order.goal == "Abort":
@@ -209,14 +217,7 @@ def _aim_activate(view: AgentView, journal: Journal, node: NodeView, order: Assi
         return Aim(None, WriteJournal(replace(journal, open=opened)))
     shown = node.step.get("id") == order.id and node.step.get("phase") in ("Staged", "Activating")
     step = KEEP if shown else build_step(order.id, "Staged", goal=order.goal)
-    return Aim(step, _request_activation(node, order))
-
-
-def _request_activation(node: NodeView, order: Assignment) -> RequestActivation:
-    tests = {"/metadata/uid": node.uid, "/spec/assignment/id": order.id, "/spec/assignment/goal": "Activate"}
-    patch = [{"op": "test", "path": path, "value": value} for path, value in tests.items()]
-    step = build_step(order.id, "Activating", goal="Activate")
-    return RequestActivation(node.uid, order.id, (*patch, {"op": "add", "path": "/status/step", "value": step}))
+    return Aim(step, request_activation(node, order))
 
 
 def _open(view: AgentView, order: Assignment, to_slot: SlotName, stage: Stage) -> OpenOrder:

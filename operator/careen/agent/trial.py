@@ -11,16 +11,16 @@ from .actions import AbandonTrial, ArmSlot, Disarm, MarkGood, RequestReboot, Ver
 from .aim import Aim, end_order, may_be_tried
 from .record import Ended, Fault, Journal, OpenOrder, Stage, Verdict
 from .report import build_step
-from .view import AgentView
-
-GATE_POLL_SECONDS = 2.0
-"""How often the local gates of a trial boot are looked at."""
+from .requested import aim_open_request
+from .view import GATE_POLL_SECONDS, AgentView
 
 _TRIES_WHEN_ARMED = 3
 
 
 def aim_open(view: AgentView, journal: Journal, opened: OpenOrder) -> Aim:
     """What to do with the open order in this boot."""
+    if opened.kind != "Update":
+        return aim_open_request(view, journal, opened)
     if view.boot.boot_id == opened.from_boot_id:
         return _aim_before_boot(view, journal, opened)
     if view.disk.booted == opened.to_slot:

@@ -15,6 +15,8 @@ from careen.disk.types import Attributes, SlotName
 from .record import Fault, Journal, Method
 
 MAX_BACK_OFF_SECONDS = 300.0
+GATE_POLL_SECONDS = 2.0
+"""How often the local gates of a new boot are looked at."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,8 @@ class AgentView:
     disk: DiskView
     boot: BootView
     facts: HostFacts = field(default_factory=HostFacts)
+    reset_prepared: bool = False
+    """Whether the next boot would empty the writable file system."""
     unhealthy: str | None = None
     """Why the local gates do not pass; None if they do. The connection to the API server is not one of them."""
     granted: str | None = None

@@ -31,7 +31,7 @@ from careen.core.actions import (
     target,
 )
 from careen.core.encode import encode_lock_status, encode_note, encode_order, encode_outcome, encode_policy_status
-from careen.core.snapshot import Refusal
+from careen.core.pods import Refusal
 from careen.kube import write
 from careen.kube.errors import AlreadyExists, ApiError, Conflict, NotFound, TooManyRequests, Unreachable
 from careen.kube.events import Reporting, post_event

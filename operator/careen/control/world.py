@@ -11,8 +11,9 @@ from careen.api.meta import AGENT_LEASE_PREFIX, SWITCH_CONFIGMAP
 from careen.core.assemble import read_switch
 from careen.core.decode import decode_core_node, decode_lock, decode_machine, decode_pod, decode_policy
 from careen.core.instants import parse_instant
+from careen.core.pods import Pod, Refusal
 from careen.core.silence import SilenceTracker
-from careen.core.snapshot import CoreNode, Lock, Machine, Pod, Policy, Refusal, Release, Snapshot
+from careen.core.snapshot import CoreNode, Lock, Machine, Policy, Release, Snapshot
 from careen.kube.resources import CONFIGMAPS, CORE_NODES, LEASES, LOCKS, NODES, PODS, POLICIES
 from careen.kube.session import Session
 from careen.kube.store import Change, Store

@@ -7,8 +7,9 @@ from typing import Any
 from careen.api.meta import SWITCH_KEY
 
 from .instants import parse_instant
+from .pods import Pod, Refusal
 from .silence import SILENCE_SECONDS
-from .snapshot import CoreNode, Lock, Machine, Pod, Policy, Refusal, Release, Requirement, Snapshot
+from .snapshot import CoreNode, Lock, Machine, Policy, Release, Requirement, Snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import Any
 from careen.api.meta import CORDONED_ANNOTATION, RESUME_ANNOTATION
 
 from .instants import parse_instant
+from .pods import Pod
 from .snapshot import (
     NO_RELEASE,
     Condition,
@@ -21,7 +22,6 @@ from .snapshot import (
     Machine,
     Note,
     Order,
-    Pod,
     Policy,
     Release,
     Requirement,

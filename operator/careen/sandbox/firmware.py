@@ -14,6 +14,7 @@ from typing import Literal
 from careen.agent.durable import write_durably
 from careen.agent.imagehost import BootRecord, MachineFolder
 from careen.agent.record import Method
+from careen.agent.reset import obey_reset
 from careen.disk.boot import boot
 from careen.disk.ext4 import read_ext4_file
 from careen.disk.table import read_slots
@@ -77,6 +78,7 @@ def _start(folder: Path, slot: Slot, method: Method, reset: Reset | None) -> Boo
         fault = _read_fault(files.disk, slot)
     except (FileNotFoundError, ToolFailedError) as error:
         raise BootError(f"slot {slot.name} holds no OS: {error}") from error
+    obey_reset(files.root)
     shutil.rmtree(files.run, ignore_errors=True)
     files.run.mkdir()
     version = release.get("VERSION_ID", "unknown")

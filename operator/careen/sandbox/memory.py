@@ -60,6 +60,10 @@ class MemoryHost:
     """Why the boot before this one ended."""
     deadman: Deadman = "TrialTimer"
     """What it says would undo a trial that hangs."""
+    reset_prepared: bool = False
+    """Whether the next boot empties the writable file system, of which a machine in memory has none."""
+    resets: int = 0
+    """Resets so far."""
 
     @property
     def fault(self) -> MemoryFault | None:
@@ -95,6 +99,8 @@ class MemoryHost:
             slot = next(name for name, view in self.slots.items() if view is chosen)
             self._set(slot, attributes=consume(chosen.attributes))
         self.booted, self.method, self.answered = slot, method, False
+        self.resets += self.reset_prepared
+        self.reset_prepared = False
         self.boot_id, self.booted_at = str(uuid.uuid4()), boot_seconds()
         for name, view in self.slots.items():
             self.slots[name] = replace(view, checked=None, refuted=None)
@@ -107,7 +113,7 @@ class MemoryHost:
         decision = BootDecision("Kexec", "Supported", "a machine in memory boots at once", self.deadman)
         facts = HostFacts("x86_64", image, "memory", "memory", kexec=True, boot_decision=decision)
         unhealthy = "the release is broken" if self.fault is MemoryFault.UNHEALTHY else None
-        return Sight(disk, boot, facts, self.journal, self.answered, unhealthy)
+        return Sight(disk, boot, facts, self.journal, self.answered, unhealthy, self.reset_prepared)
 
     async def note_api_answer(self) -> None:
         """Remember until the next boot."""
@@ -149,6 +155,14 @@ class MemoryHost:
     async def abandon(self, slot: SlotName) -> None:
         """Give the booted slot up."""
         self._set(slot, attributes=GIVEN_UP)
+
+    async def prepare_reset(self) -> None:
+        """Remember it for the next boot."""
+        self.reset_prepared = True
+
+    async def drop_reset(self) -> None:
+        """Forget it."""
+        self.reset_prepared = False
 
     async def request_reboot(self, method: Method, slot: SlotName) -> None:
         """Always accepted; the machine's loop does it."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from careen.core.actions import Action, DeleteNode, SetOrder, WriteLock, WritePolicy, target
 from careen.core.plan import make_plan
-from careen.core.snapshot import Pod, Policy, Refusal, Snapshot
+from careen.core.pods import Pod, Refusal
+from careen.core.snapshot import Policy, Snapshot
 
 from . import execute
 from .api import KINDS, Item, Refused, set_path

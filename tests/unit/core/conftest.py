@@ -11,6 +11,7 @@ import pytest
 from careen.core.actions import Action, Plan
 from careen.core.fleet import Fleet, survey
 from careen.core.plan import make_plan
+from careen.core.pods import Pod
 from careen.core.rollouts import Progress, assess
 from careen.core.snapshot import (
     CoreNode,
@@ -20,7 +21,6 @@ from careen.core.snapshot import (
     Machine,
     Note,
     Order,
-    Pod,
     Policy,
     Release,
     Requirement,

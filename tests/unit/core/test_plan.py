@@ -21,7 +21,8 @@ from careen.core.actions import (
     target,
 )
 from careen.core.encode import encode_lock_status
-from careen.core.snapshot import Holder, Pod, Refusal, Step, Terms
+from careen.core.pods import Pod, Refusal
+from careen.core.snapshot import Holder, Step, Terms
 
 
 def staged(cluster: Any, *names: str, limit: int = 1, **policy: Any) -> None:
