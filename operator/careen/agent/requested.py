@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from careen.api.node import Assignment, Goal, RequestAction
+from careen.api.node import Assignment, Goal
+from careen.api.request import RequestAction
 
 from .actions import Disarm, DropReset, PrepareReset, RequestReboot, Wait, WriteJournal
 from .aim import Aim, may_be_tried, request_activation

@@ -52,7 +52,8 @@ __all__ = [
     "AbandonTrial", "AgentView", "ArmSlot", "BootDecision", "BootView", "Disarm", "DiskView", "DropReset", "Ended",
     "Fault", "HostFacts", "InvalidateSlot", "Journal", "MarkGood", "NodeView", "OpenOrder", "PrepareReset", "Rejection",
     "RequestActivation", "RequestReboot", "SlotView", "Stage", "StageImage", "Step", "Trouble", "VerifySlot", "Wait",
-    "WriteJournal", "WriteStatus", "current_order", "decode_node", "next_step", "next_trouble", "report_progress", "still_wanted",
+    "WriteJournal", "WriteStatus", "current_order", "decode_node", "next_step", "next_trouble", "report_progress",
+    "still_wanted",
 ]  # fmt: skip
 
 _TRIES_WHEN_ACTIVATING = 3

@@ -17,7 +17,8 @@ from .meta import (
     Seconds,
     Timestamp,
 )
-from .rules import ALLOWED, rule, rules
+from .request import Request, RequestAction, RequestID, RequestOutcome
+from .rules import rule, rules
 
 Goal = Literal["Stage", "Activate", "Commit", "Abort"]
 Phase = Literal["Idle", "Staging", "Staged", "Activating", "Verifying", "Committed", "RolledBack", "Failed"]
@@ -26,17 +27,6 @@ CauseWord = Literal[
     "People", "GateFailed", "Withdrawn", "Panic", "Watchdog", "LocalGate", "Interrupted", "TrialLost",
     "JournalLost", "Silence",
 ]  # fmt: skip
-RequestAction = Literal["Reboot", "Reset"]
-RequestOutcome = Literal["Done", "Failed", "Aborted"]
-RequestID = Annotated[
-    str,
-    Field(
-        pattern=r"^[0-9A-Za-z]([-0-9A-Za-z_.]*[0-9A-Za-z])?$",
-        min_length=1,
-        max_length=64,
-        json_schema_extra={ALLOWED: "up to 64 letters, digits, -, _ and ., with a letter or digit at both ends"},
-    ),
-]
 ErrorClass = Literal["Transfer", "Integrity", "Size", "Disk", "Boot", "Refused", "Internal"]
 
 
@@ -46,25 +36,6 @@ class NodeBoot(Model):
     method: BootMethod = "Auto"
     """Kexec boots the new kernel at once, Firmware goes through the firmware, Auto leaves it to policy and machine.
     An order that has been given keeps the method it was given with. Default Auto."""
-
-
-class Request(
-    Model,
-    json_schema_extra=rules(
-        rule(
-            "self.id != oldSelf.id || self.action == oldSelf.action",
-            "action must stay as it is under one id; another request needs another id",
-            field=".action",
-        )
-    ),
-):
-    """What people ask of this machine, once."""
-
-    action: RequestAction
-    """Reboot boots the running slot again. Reset empties the machine's writable file system first, but for its identity
-    and its credentials. Neither touches the slots."""
-    id: RequestID
-    """Identity of the request: it is done once. Another id asks again."""
 
 
 class PolicyRef(Model):
