@@ -82,7 +82,7 @@ class Executor:
         self._session = session
         self._world = world
         self._wake = wake
-        self._may_write = may_write
+        self.may_write = may_write
         self._reporting = Reporting("careen.dev/operator", identity)
         self._slots = asyncio.Semaphore(MOST_IN_FLIGHT)
         self._note_slots = asyncio.Semaphore(MOST_NOTES_IN_FLIGHT)
@@ -137,7 +137,7 @@ class Executor:
         outcome = "failed"
         try:
             async with self._note_slots if isinstance(action, WriteNote) else self._slots:
-                if not self._may_write():
+                if not self.may_write():
                     outcome = "refused"
                     return
                 outcome = await self._carry_out(action, where)

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from careen.core.actions import Action, Plan, WriteLock, WriteNote, WritePolicy
+from careen.core.decode import decode_lock
 from careen.core.plan import make_plan
 from careen.core.rollouts import needed_releases
-from careen.core.snapshot import Lock
 from careen.kube import write
 from careen.kube.errors import NotFound
 from careen.kube.resources import LOCKS
@@ -50,7 +51,7 @@ class Loop:
         self.planned_at = time.monotonic()
         self._world.forget_trials()
         await self._world.wait_synced(FENCE_SECONDS * 10)
-        await self._raise_fence(term)
+        await self._raise_fence(term, executor.may_write)
         await self._world.relist()
         metrics.show_leader(True, term)
         try:
@@ -65,31 +66,42 @@ class Loop:
             metrics.show_leader(False, term)
             await executor.close()
 
-    async def _raise_fence(self, term: int) -> None:
+    async def _raise_fence(self, term: int, may_write: Callable[[], bool]) -> None:
         """Write our term into every RebootLock: from here on every late write of an older leader fails (rule 2)."""
-
-        async def raise_one(lock: Lock) -> None:
-            async def attempt() -> None:
-                ops: list[dict[str, Any]] = [
-                    {"op": "test", "path": "/metadata/uid", "value": lock.uid},
-                    {"op": "add", "path": "/status/term", "value": term},
-                ]
-                answer = await write.patch_json(self._session, LOCKS, lock.name, ops, subresource="status")
-                if isinstance(answer, write.TestFailed):
-                    # No status yet, so nobody has granted anything; or another object of this name, which is in the
-                    # list that follows. A status that somebody writes meanwhile must not be lost: the first plan
-                    # writes our term into it.
-                    ops[1] = {"op": "test", "path": "/metadata/resourceVersion", "value": lock.resource_version}
-                    ops.append({"op": "add", "path": "/status", "value": {"term": term}})
-                    answer = await write.patch_json(self._session, LOCKS, lock.name, ops, subresource="status")
-                if not isinstance(answer, write.TestFailed):
-                    self._world.locks.apply(answer)
-
-            with suppress(NotFound):  # Deleted since the list.
-                await retry_idempotent(attempt, deadline=FENCE_SECONDS)
-
         await self._world.locks.relist()
-        await asyncio.gather(*(raise_one(lock) for lock in tuple(self._world.locks.objects.values())))
+        names = [lock.name for lock in self._world.locks.objects.values()]
+        await asyncio.gather(*(self._raise_term(name, term, may_write) for name in names))
+
+    async def _raise_term(self, name: str, term: int, may_write: Callable[[], bool]) -> None:
+        """Write our term into one lock, however often others write it meanwhile; never over a successor's.
+
+        Each try is a compare-and-swap on what was just read: a leader that was deposed meanwhile would lower the term
+        of the next one. Where none succeeds within FENCE_SECONDS, the first plan writes the term, and it grants
+        nothing from this lock before.
+        """
+
+        async def attempt() -> bool:
+            path = LOCKS.path(name=name)
+            stored = (await self._session.request("GET", path, timeout=FENCE_SECONDS / 3)).body
+            lock = decode_lock(stored)
+            if lock.term >= term or not may_write():
+                return True
+            wanted = ("/status/term", term) if "status" in stored else ("/status", {"term": term})
+            ops: list[dict[str, Any]] = [
+                {"op": "test", "path": "/metadata/uid", "value": lock.uid},
+                {"op": "test", "path": "/metadata/resourceVersion", "value": lock.resource_version},
+                {"op": "add", "path": wanted[0], "value": wanted[1]},
+            ]
+            answer = await write.patch_json(self._session, LOCKS, name, ops, subresource="status")
+            if isinstance(answer, write.TestFailed):
+                return False
+            self._world.locks.apply(answer)
+            return True
+
+        until = time.monotonic() + FENCE_SECONDS
+        with suppress(NotFound):  # Deleted since the list.
+            while not await retry_idempotent(attempt, deadline=FENCE_SECONDS) and time.monotonic() < until:
+                pass
 
     def _plan(self, term: int, executor: Executor) -> Plan:
         started = time.monotonic()

@@ -143,7 +143,9 @@ class Replica:
         if self.world.api.down:
             self._after(3.0, self._raise_fence)
             return
-        for name in list(self.world.api.objects["RebootLock"]):
+        for name, lock in list(self.world.api.objects["RebootLock"].items()):
+            if (lock.status.get("term") or 0) >= self.term:
+                continue
             self.world.api.update(
                 "RebootLock", name, lambda doc: set_path(doc, ("status", "term"), self.term), by="operator"
             )
