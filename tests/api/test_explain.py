@@ -78,7 +78,7 @@ def table(text: str) -> list[dict[str, str]]:
         ("cnode.spec.assignment", "written by the operator alone"),
         ("cnode.status.slots.A.tries", "Boot attempts that the boot loader may still spend"),
         ("rlock.spec.max", "0 grants nothing"),
-        ("rlock.status.holders.unavailableAtGrant", "already unavailable when it was granted"),
+        ("rlock.status.holders.unavailableAtGrant", "not Ready, or its agent silent, when the lock was granted"),
     ],
 )
 def test_explain_shows_what_the_models_say(plane: Cluster, path: str, words: str) -> None:

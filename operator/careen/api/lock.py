@@ -27,7 +27,8 @@ class Holder(Model):
     reason: Message | None = None
     """Why, in words."""
     unavailable_at_grant: bool = False
-    """Whether the machine was already unavailable when it was granted; it then need not be better afterwards."""
+    """Whether the machine was not Ready, or its agent silent, when the lock was granted; it then need not be better
+    afterwards. A machine that people had only made unschedulable is not meant: it must be Ready again."""
 
 
 class RebootLockSpec(Model):

@@ -189,7 +189,7 @@ def _grant(draft: Draft) -> None:
                 machine_id=core.machine_id,
                 by="operator",
                 reason=f"{policy.name or 'no policy'}: {machine.order.subject}",
-                unavailable_at_grant=machine.name in view.fleet.unavailable,
+                unavailable_at_grant=not core.ready or machine.name in view.snapshot.silent,
             )
         )
         draft.budgets.take(machine)

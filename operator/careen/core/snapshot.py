@@ -251,6 +251,7 @@ class Holder:
     by: str | None = None
     reason: str | None = None
     unavailable_at_grant: bool = False
+    """Whether it was not Ready, or silent, at the grant; a cordon of people is not meant."""
 
 
 @dataclass(frozen=True, slots=True)

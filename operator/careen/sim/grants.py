@@ -28,6 +28,8 @@ class GrantCheck:
     basis: Basis
     excused: set[str]
     """Machines whose place people took away by hand."""
+    already: set[str]
+    """Machines that were unavailable when they were last granted; kept from one grant to the next."""
 
     def check(self, action: WriteLock, lock: Item) -> None:
         """`lock`: as it is after the write."""
@@ -38,6 +40,8 @@ class GrantCheck:
             raise BrokenError(f"two holders of one name in {lock.name}: {holders}")
         down = self._find_down()
         fresh = {name for name in action.granted if name not in down}
+        self.already.difference_update(fresh)
+        self.already.update(down & set(action.granted))
         self._check_control_plane(down, set(action.granted))
         for policy in basis.objects["UpdatePolicy"].values():
             members = self._find_members(policy)
@@ -49,7 +53,7 @@ class GrantCheck:
                         f"granted {action.granted}"
                     )
                 ours = (names & self._down_by_us()) - self.excused
-                if fresh & names and len(ours - self._broken_at_grant()) > limit:
+                if fresh & names and len(ours - self.already) > limit:
                     raise BrokenError(f"invariant 1: {sorted(ours)} of {what} are down by us, at most {limit}")
 
     def _check_control_plane(self, down: set[str], granted: set[str]) -> None:
@@ -125,14 +129,6 @@ class GrantCheck:
             if h.get("order")
         }
         return held | {m.name for m in self.world.machines.values() if m.journal is not None and m.journal.open}
-
-    def _broken_at_grant(self) -> set[str]:
-        return {
-            h["id"]
-            for item in self.world.api.objects["RebootLock"].values()
-            for h in holders_of(item)
-            if h.get("unavailableAtGrant")
-        }
 
 
 def is_in_flight(node: Item) -> bool:

@@ -34,6 +34,7 @@ class Watch:
     def __init__(self, world: World) -> None:
         self.world = world
         self.excused: set[str] = set()
+        self.already: set[str] = set()
         self.lost_journals: set[str] = set()
         self.cordoned_by: dict[str, str] = {}
         self.trial_boots: dict[str, int] = {}
@@ -215,7 +216,7 @@ class Watch:
         if action.granted:
             self.grants += len(action.granted)
             self.excused -= set(action.granted)
-            GrantCheck(self.world, basis, self.excused).check(action, lock)
+            GrantCheck(self.world, basis, self.excused, self.already).check(action, lock)
 
     def _check_freed(self, basis: Basis, before: Item, after: Item) -> None:
         """Invariant 7: a holder of the operator leaves only on evidence."""

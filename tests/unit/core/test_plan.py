@@ -379,6 +379,16 @@ def test_rule_9_a_machine_that_was_broken_at_the_grant_may_stay_so(cluster: Any)
     assert [write.freed for write in cluster.find(WriteLock)] == [("m0",)]
 
 
+@pytest.mark.parametrize(("trouble", "stored"), [({"ready": False}, True), ({"unschedulable": True}, False)])
+def test_rule_9_a_machine_that_people_had_only_cordoned_must_be_ready_again(
+    cluster: Any, trouble: dict[str, Any], stored: bool
+) -> None:
+    staged(cluster, "m0")
+    cluster.change_core("m0", **trouble)
+    (write,) = cluster.find(WriteLock)
+    assert [holder.unavailable_at_grant for holder in write.holders] == [stored]
+
+
 def test_rule_9_the_cordon_goes_first(cluster: Any) -> None:
     cluster.add("m0", version="2.0.0")
     cluster.set_policy()
