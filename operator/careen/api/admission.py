@@ -6,9 +6,10 @@ made from the models and from the names in meta, so that neither a new field nor
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from .meta import AGENT_LEASE_PREFIX, AGENT_USER, GROUP, NAMESPACE, OPERATOR_USER, VERSION
+from .meta import AGENT_ACCOUNT, AGENT_LEASE_PREFIX, GROUP, NAMESPACE, OPERATOR_ACCOUNT, VERSION, name_user
 from .node import NodeStatus
 
 Document = dict[str, Any]
@@ -21,9 +22,29 @@ NODE_CLAIM = "authentication.kubernetes.io/node-name"
 """Where the API server shows the node that a pod-bound token was made for."""
 GARBAGE_COLLECTOR = "system:serviceaccount:kube-system:generic-garbage-collector"
 
-IS_AGENT = f"request.userInfo.username == '{AGENT_USER}'"
-IS_OPERATOR = f"request.userInfo.username == '{OPERATOR_USER}'"
 ON_STATUS = "request.?subResource.orValue('') == 'status'"
+
+
+@dataclass(frozen=True, slots=True)
+class Install:
+    """The namespace of the install, and the accounts in it as rules name them."""
+
+    namespace: str
+
+    @property
+    def operator(self) -> str:
+        """The operator's user."""
+        return name_user(OPERATOR_ACCOUNT, self.namespace)
+
+    @property
+    def is_operator(self) -> str:
+        """Whether the operator asks."""
+        return f"request.userInfo.username == '{self.operator}'"
+
+    @property
+    def is_agent(self) -> str:
+        """Whether an agent asks, of whatever machine."""
+        return f"request.userInfo.username == '{name_user(AGENT_ACCOUNT, self.namespace)}'"
 
 
 def agent_status() -> tuple[str, ...]:
@@ -32,32 +53,41 @@ def agent_status() -> tuple[str, ...]:
     return tuple(name for name in names if name not in OPERATOR_STATUS)
 
 
-def build_policies() -> list[Document]:
-    """All policies, each followed by the binding that puts it in force."""
+def build_policies(namespace: str = NAMESPACE) -> list[Document]:
+    """All policies for an install in this namespace, each followed by the binding that puts it in force."""
+    install = Install(namespace)
     made = (
-        _policy("careen-agents", [_rule("*", "*", ["*/*"], ["*"])], [("agent", IS_AGENT)], *_agent_checks()),
+        _policy(
+            "careen-agents", [_rule("*", "*", ["*/*"], ["*"])], [("agent", install.is_agent)],
+            *_agent_checks(install),
+        ),
         _policy(
             "careen-agent-leases",
             [_rule("coordination.k8s.io", "*", ["leases"])],
             [
-                ("namespace", f"object.metadata.namespace == '{NAMESPACE}'"),
+                ("namespace", f"object.metadata.namespace == '{install.namespace}'"),
                 ("name", f"object.metadata.name.startsWith('{AGENT_LEASE_PREFIX}')"),
-                ("not-an-agent", f"!({IS_AGENT})"),
+                ("not-an-agent", f"!({install.is_agent})"),
             ],
-            {}, _lease_checks(),
+            {}, _lease_checks(install),
         ),
         _policy(
-            "careen-nodes", [_rule(GROUP, VERSION, ["nodes", "nodes/status"])], [], {}, _node_checks()
+            "careen-nodes", [_rule(GROUP, VERSION, ["nodes", "nodes/status"])], [], {}, _node_checks(install)
         ),
         _policy(
             "careen-policy-status", [_rule(GROUP, VERSION, ["updatepolicies/status"], ["UPDATE"])], [], {},
-            [_check(IS_OPERATOR, f"status of an UpdatePolicy is written by the operator alone ({OPERATOR_USER})")],
+            [
+                _check(
+                    install.is_operator,
+                    f"status of an UpdatePolicy is written by the operator alone ({install.operator})",
+                )
+            ],
         ),
     )  # fmt: skip
     return [document for policy in made for document in (policy, _bind(policy["metadata"]["name"]))]
 
 
-def _agent_checks() -> tuple[dict[str, str], list[Document]]:
+def _agent_checks(install: Install) -> tuple[dict[str, str], list[Document]]:
     """What an agent may write at all: its own status without the operator's part, and its own Lease."""
     variables = {
         "node": f"request.userInfo.?extra[?'{NODE_CLAIM}'][?0].orValue('')",
@@ -68,10 +98,12 @@ def _agent_checks() -> tuple[dict[str, str], list[Document]]:
         f" && request.resource.resource == 'nodes' && {ON_STATUS} && request.?name.orValue('') == variables.node",
         "ownLease": "request.operation in ['CREATE', 'UPDATE'] && request.resource.group == 'coordination.k8s.io'"
         " && request.resource.resource == 'leases' && request.?subResource.orValue('') == ''"
-        f" && request.?namespace.orValue('') == '{NAMESPACE}'"
+        f" && request.?namespace.orValue('') == '{install.namespace}'"
         f" && object.metadata.name == '{AGENT_LEASE_PREFIX}' + variables.node",
     }
-    allowed = f"an agent writes only the status of its own Node and the Lease {NAMESPACE}/{AGENT_LEASE_PREFIX}NODE"
+    allowed = (
+        f"an agent writes only the status of its own Node and the Lease {install.namespace}/{AGENT_LEASE_PREFIX}NODE"
+    )
     checks = [
         _check(
             "variables.review || variables.node != ''",
@@ -90,40 +122,40 @@ def _agent_checks() -> tuple[dict[str, str], list[Document]]:
     return variables, checks
 
 
-def _lease_checks() -> list[Document]:
+def _lease_checks(install: Install) -> list[Document]:
     return [
         _check(
             f"request.userInfo.username == '{GARBAGE_COLLECTOR}' && request.operation == 'UPDATE'"
             " && object.spec == oldObject.spec",
-            f"a Lease {NAMESPACE}/{AGENT_LEASE_PREFIX}NODE is written by the agent of that machine alone: it says that "
-            "the machine is alive; others may delete it",
+            f"a Lease {install.namespace}/{AGENT_LEASE_PREFIX}NODE is written by the agent of that machine alone: it "
+            "says that the machine is alive; others may delete it",
         )
     ]
 
 
-def _node_checks() -> list[Document]:
+def _node_checks(install: Install) -> list[Document]:
     agents = agent_status()
     return [
         _check(
-            f"request.operation != 'CREATE' || {IS_OPERATOR}",
-            f"a Node of {GROUP} is created by the operator alone ({OPERATOR_USER}), one for each machine",
+            f"request.operation != 'CREATE' || {install.is_operator}",
+            f"a Node of {GROUP} is created by the operator alone ({install.operator}), one for each machine",
         ),
         _check(
-            f"{IS_OPERATOR} || request.operation == 'CREATE' || ({_unchanged('spec', OPERATOR_SPEC)})",
-            f"{_name_fields('spec', OPERATOR_SPEC)} are written by the operator alone ({OPERATOR_USER}); "
+            f"{install.is_operator} || request.operation == 'CREATE' || ({_unchanged('spec', OPERATOR_SPEC)})",
+            f"{_name_fields('spec', OPERATOR_SPEC)} are written by the operator alone ({install.operator}); "
             "people set spec.paused, spec.boot, spec.retry, spec.abort and spec.request",
         ),
         _check(
-            f"!({IS_OPERATOR}) || (request.operation == 'CREATE' ? !object.?spec.?request.hasValue()"
+            f"!({install.is_operator}) || (request.operation == 'CREATE' ? !object.?spec.?request.hasValue()"
             f" : {_unchanged('spec', ('request',))})",
             "spec.request is people's: the operator never asks for a reboot or a reset by itself",
         ),
         _check(
-            f"!({ON_STATUS}) || {IS_OPERATOR} || {IS_AGENT}",
+            f"!({ON_STATUS}) || {install.is_operator} || {install.is_agent}",
             "status of a Node is written by the operator and by the agent of that machine alone",
         ),
         _check(
-            f"!({ON_STATUS}) || !({IS_OPERATOR}) || ({_unchanged('status', agents)})",
+            f"!({ON_STATUS}) || !({install.is_operator}) || ({_unchanged('status', agents)})",
             f"the operator writes {_name_fields('status', OPERATOR_STATUS)} alone; the rest of status is the agent's",
         ),
     ]

@@ -14,7 +14,7 @@ import yaml
 
 from . import admission
 from .kinds import KINDS, Column, Kind
-from .meta import GROUP, VERSION, Model
+from .meta import GROUP, NAMESPACE, VERSION, Model
 from .rules import ALLOWED, INT_OR_PERCENT, RULES, int_or_percent_rule, match_rule
 
 Schema = dict[str, Any]
@@ -217,21 +217,25 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def render_files() -> dict[str, str]:
-    """Name and content of each file in crds/."""
+def render_files(namespace: str = NAMESPACE) -> dict[str, str]:
+    """Name and content of each file in crds/, for an install in this namespace."""
     files = {f"{kind.crd_name}.yaml": render([build_crd(kind)]) for kind in KINDS}
-    return {**files, "admission.yaml": render(admission.build_policies())}
+    return {**files, "admission.yaml": render(admission.build_policies(namespace))}
+
+
+def write_documents(folder: Path | None, namespace: str = NAMESPACE) -> None:
+    """Write the files into the folder, or all documents to standard output without one."""
+    if folder is None:
+        sys.stdout.write(render([*build_crds(), *admission.build_policies(namespace)]))
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in render_files(namespace).items():
+        (folder / name).write_text(content, encoding="utf-8")
 
 
 def main(arguments: list[str]) -> None:
-    """Write the files into the folder given, or all documents to standard output without one."""
-    if not arguments:
-        sys.stdout.write(render([*build_crds(), *admission.build_policies()]))
-        return
-    folder = Path(arguments[0])
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in render_files().items():
-        (folder / name).write_text(content, encoding="utf-8")
+    """Write the documents into the folder given, or to standard output without one."""
+    write_documents(Path(arguments[0]) if arguments else None)
 
 
 if __name__ == "__main__":

@@ -16,8 +16,15 @@ PROTOCOL = 1
 NAMESPACE = "careen-system"
 OPERATOR_ACCOUNT = "careen-operator"
 AGENT_ACCOUNT = "careen-agent"
-OPERATOR_USER = f"system:serviceaccount:{NAMESPACE}:{OPERATOR_ACCOUNT}"
-AGENT_USER = f"system:serviceaccount:{NAMESPACE}:{AGENT_ACCOUNT}"
+
+
+def name_user(account: str, namespace: str = NAMESPACE) -> str:
+    """The user that a service account is to the API server."""
+    return f"system:serviceaccount:{namespace}:{account}"
+
+
+OPERATOR_USER = name_user(OPERATOR_ACCOUNT)
+AGENT_USER = name_user(AGENT_ACCOUNT)
 LEADER_LEASE = "careen-operator"
 AGENT_LEASE_PREFIX = "agent-"
 """The agent of machine X renews the Lease `agent-X` in the install's namespace."""

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from careen.cli.target import CommandError, Target
+from careen.cli.target import CommandError, Namespace, Target
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -39,12 +39,7 @@ def run(
             dir_okay=False,
         ),
     ] = None,
-    namespace: Annotated[
-        str | None,
-        typer.Option(
-            envvar="CAREEN_AGENT_NAMESPACE", help="Namespace that holds the agent's Lease. Default: careen-system."
-        ),
-    ] = None,
+    namespace: Namespace = None,
     renew_seconds: Annotated[
         float,
         typer.Option(

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from careen.api.meta import AGENT_LEASE_PREFIX, GROUP, LEADER_LEASE, NAMESPACE, SWITCH_CONFIGMAP
+from careen.api.meta import AGENT_LEASE_PREFIX, GROUP, LEADER_LEASE, SWITCH_CONFIGMAP
 from careen.cli.target import CommandError
 from careen.core.assemble import Facts, Objects, find_silent, read_switch
 from careen.core.decode import decode_core_node, decode_lock, decode_machine, decode_pod, decode_policy
@@ -46,7 +46,7 @@ async def read_objects(session: Session) -> Reading:
     return _read(session, nodes, cores, policies, locks)
 
 
-async def read_facts(session: Session, reading: Reading, namespace: str = NAMESPACE) -> tuple[Objects, Facts]:
+async def read_facts(session: Session, reading: Reading, namespace: str) -> tuple[Objects, Facts]:
     """The reading with its pods, and what else a plan looks at but for releases: agents' silence, switch, leader."""
     pods, leases, switch = await asyncio.gather(
         list_all(session, PODS, query={"fieldSelector": LIVE_PODS}),

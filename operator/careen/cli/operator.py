@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from careen.cli.target import ContextName, Kubeconfig, Target
+from careen.cli.target import ContextName, Kubeconfig, Namespace, Target
 
 if TYPE_CHECKING:
     from careen.core.snapshot import Requirement
@@ -19,10 +19,7 @@ def run(
     *,
     kubeconfig: Kubeconfig = None,
     context: ContextName = None,
-    namespace: Annotated[
-        str | None,
-        typer.Option("--namespace", envvar="POD_NAMESPACE", help="Namespace of the install. Default: careen-system."),
-    ] = None,
+    namespace: Namespace = None,
     identity: Annotated[
         str | None, typer.Option("--identity", help="Name in the leader's Lease. Default: host name and a random part.")
     ] = None,

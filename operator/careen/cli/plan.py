@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from careen.cli.target import AsJson, CommandError, ContextName, Kubeconfig, call
+from careen.cli.target import AsJson, CommandError, ContextName, Kubeconfig, Namespace, call
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,24 +22,30 @@ if TYPE_CHECKING:
 def show_plan(
     ctx: typer.Context,
     policy: Annotated[str, typer.Argument(metavar="POLICY", help="Name of the UpdatePolicy.")],
+    *,
     as_json: AsJson = False,
+    namespace: Namespace = None,
     kubeconfig: Kubeconfig = None,
     context: ContextName = None,
 ) -> None:
     """Show what would happen next under a policy, and for each machine that waits the reason and the sentence."""
     from careen.cli.tables import open_console
 
-    forecast, now = call(ctx, kubeconfig, context, lambda session: forecast_policy(session, policy))
+    forecast, now = call(ctx, kubeconfig, context, lambda session: forecast_policy(session, policy, namespace))
     if as_json:
         typer.echo(json.dumps(describe_forecast(forecast), indent=2))
     else:
         open_console().print(draw_forecast(forecast, now))
 
 
-async def forecast_policy(session: Session, name: str) -> tuple[Forecast, float]:
-    """The forecast, and the API server's time that it is for. CommandError when there is no such policy."""
+async def forecast_policy(session: Session, name: str, namespace: str | None = None) -> tuple[Forecast, float]:
+    """The forecast, and the API server's time that it is for. CommandError when there is no such policy.
+
+    namespace: of the install; None: careen-system.
+    """
     from dataclasses import replace
 
+    from careen.api.meta import NAMESPACE
     from careen.cli.fleet import read_facts, read_objects, server_now
     from careen.core.assemble import assemble
     from careen.core.forecast import foresee
@@ -49,7 +55,7 @@ async def forecast_policy(session: Session, name: str) -> tuple[Forecast, float]
     policies = reading.objects.policies
     if name not in policies:
         raise CommandError(f"there is no UpdatePolicy {name}; there are: {', '.join(sorted(policies)) or 'none'}")
-    objects, facts = await read_facts(session, reading)
+    objects, facts = await read_facts(session, reading, namespace or NAMESPACE)
     needed = needed_releases(assemble(objects, facts))
     facts = replace(facts, releases=await _resolve(policies[name], needed))
     now = server_now(session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,24 @@ Kubeconfig = Annotated[
 ]
 ContextName = Annotated[
     str | None, typer.Option("--context", help="Context of the kubeconfig. Default: its current one.")
+]
+
+
+def check_namespace(name: str | None) -> str | None:
+    """The name; typer.BadParameter when it is no name of a namespace."""
+    if name and not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name):
+        raise typer.BadParameter(f"{name!r} is no namespace; allowed: a to z, 0 to 9 and -, at most 63")
+    return name
+
+
+Namespace = Annotated[
+    str | None,
+    typer.Option(
+        "--namespace",
+        envvar="CAREEN_NAMESPACE",
+        callback=check_namespace,
+        help="Namespace of the install. Default: careen-system.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 

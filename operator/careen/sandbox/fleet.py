@@ -16,6 +16,7 @@ from aiohttp import web
 
 import careen
 from careen.agent.runner import Settings
+from careen.api.meta import NAMESPACE
 from careen.kube.session import Session
 from careen.release.index import INDEX_NAME, ReleaseEntry, ReleaseIndex
 from careen.sandbox.accounts import install, mint_agent_token, mint_operator_token
@@ -110,7 +111,10 @@ class Fleet:
         command = [sys.executable, *program, "--kubeconfig", str(self.operator_account(server))]
         command += ["--identity", identity, "--lease-seconds", str(lease_seconds), "--log-level", log_level]
         source = str(Path(careen.__file__).parents[1])
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")]),
+            "CAREEN_NAMESPACE": NAMESPACE,
+        }
         child = spawn(identity, command, self.plane.logs / f"operator-{identity}.log", environment)
         self.operators.append(child)
         return child

@@ -328,7 +328,8 @@ class Sandbox:
     def _environment(self) -> dict[str, str]:
         """Our environment, in which children find the package that we were loaded from."""
         source = str(Path(careen.__file__).parent.parent)
-        found = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))}
+        path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
+        found = os.environ | {"PYTHONPATH": path, "CAREEN_NAMESPACE": NAMESPACE}
         # Reading the system's authorities takes a sixth of each process's start, and our own API server needs none.
         return found if self._given is not None else found | {"SSL_CERT_FILE": os.devnull}
 
