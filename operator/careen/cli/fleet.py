@@ -10,7 +10,7 @@ from typing import Any
 
 from careen.api.meta import AGENT_LEASE_PREFIX, GROUP, LEADER_LEASE, SWITCH_CONFIGMAP
 from careen.cli.target import CommandError
-from careen.core.assemble import Facts, Objects, find_silent, read_switch
+from careen.core.assemble import Facts, Objects, find_silent, group_pods, read_switch
 from careen.core.decode import decode_core_node, decode_lock, decode_machine, decode_pod, decode_policy
 from careen.kube.errors import NotFound
 from careen.kube.resources import CONFIGMAPS, CORE_NODES, LEASES, LOCKS, NODES, PODS, POLICIES, Resource
@@ -64,7 +64,7 @@ async def read_facts(session: Session, reading: Reading, namespace: str) -> tupl
         found.core_nodes,
         found.policies,
         found.locks,
-        [pod for pod in map(decode_pod, pods) if pod is not None],
+        group_pods(pod for pod in map(decode_pod, pods) if pod is not None),
     )
     facts = Facts(
         silent=find_silent(found.machines, renewals, server_now(session)),

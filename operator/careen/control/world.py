@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from careen.api.meta import AGENT_LEASE_PREFIX, SWITCH_CONFIGMAP
-from careen.core.assemble import read_switch
+from careen.core.assemble import Facts, Objects, assemble, read_switch
 from careen.core.decode import decode_core_node, decode_lock, decode_machine, decode_pod, decode_policy
 from careen.core.instants import parse_instant
 from careen.core.pods import Pod, Refusal
@@ -120,12 +120,14 @@ class World:
     ) -> Snapshot:
         """The frozen view of this instant."""
         machines = {name: machine for (_, name), machine in self.machines.objects.items()}
-        return Snapshot(
+        objects = Objects(
             machines=machines,
             core_nodes={name: core for (_, name), core in self.cores.objects.items()},
-            pods={node: tuple(pods.values()) for node, pods in self._pods_by_node.items() if pods},
             policies={name: policy for (_, name), policy in self.policies.objects.items()},
             locks={name: lock for (_, name), lock in self.locks.objects.items()},
+            pods={node: tuple(pods.values()) for node, pods in self._pods_by_node.items() if pods},
+        )
+        facts = Facts(
             releases=releases,
             silent=self._silent(machines),
             refusals=refusals,
@@ -137,6 +139,7 @@ class World:
             operator_node=self._settings.operator_node,
             node_selector=self._settings.node_selector,
         )
+        return assemble(objects, facts)
 
     def next_silence(self) -> float | None:
         """Monotonic instant at which another agent becomes silent if nothing changes."""

@@ -20,8 +20,8 @@ class Objects:
     core_nodes: Mapping[str, CoreNode] = field(default_factory=dict)
     policies: Mapping[str, Policy] = field(default_factory=dict)
     locks: Mapping[str, Lock] = field(default_factory=dict)
-    pods: Iterable[Pod] = ()
-    """Pods that a drain has to move, in any order."""
+    pods: Mapping[str, tuple[Pod, ...]] = field(default_factory=dict)
+    """Pods that a drain has to move, by the name of their node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def assemble(objects: Objects, facts: Facts) -> Snapshot:
     return Snapshot(
         machines=objects.machines,
         core_nodes=objects.core_nodes,
-        pods=group_pods(objects.pods),
+        pods=objects.pods,
         policies=objects.policies,
         locks=objects.locks,
         releases=facts.releases,
