@@ -11,7 +11,8 @@ from typing import Any
 from careen.core.decode import decode_core_node, decode_lock, decode_machine, decode_policy
 from careen.core.encode import encode_order, encode_rollout
 from careen.core.plan import make_plan
-from careen.core.snapshot import Order, Release, Rollout, Snapshot, Terms
+from careen.core.releases import Release
+from careen.core.snapshot import Order, Rollout, Snapshot, Terms
 
 OLD, NEW = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 RELEASE = Release("http://127.0.0.1", "2.0.0", NEW, 4096, "images/2")

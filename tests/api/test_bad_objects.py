@@ -96,12 +96,35 @@ BAD_POLICIES: list[tuple[str, Edit, str, str]] = [
     ("no release", put("spec.release", None), "spec.release", "Required value"),
     ("no repository", put("spec.release.repository", None), "spec.release.repository", "Required value"),
     (
-        "neither version nor digest",
+        "neither channel, version nor digest",
         put("spec.release.version", None),
         "spec.release",
-        "exactly one of version and digest",
+        "exactly one of channel, version and digest",
     ),
-    ("version and digest", put("spec.release.digest", DIGEST), "spec.release", "exactly one of version and digest"),
+    (
+        "version and digest",
+        put("spec.release.digest", DIGEST),
+        "spec.release",
+        "exactly one of channel, version and digest",
+    ),
+    ("channel and version", put("spec.release.channel", "stable"), "spec.release", "exactly one of channel, version"),
+    (
+        "channel that is a path",
+        put("spec.release", {"repository": "http://127.0.0.1/os", "channel": "../stable"}),
+        "spec.release.channel",
+        "letters, digits and . _ -",
+    ),
+    ("mirror of another scheme", put("spec.release.mirrors", ["ftp://a/b"]), "release.mirrors[0]", "http:// or https"),
+    ("a mirror twice", put("spec.release.mirrors", ["http://a"] * 2), "release.mirrors[1]", "Duplicate value"),
+    (
+        "nine mirrors",
+        put("spec.release.mirrors", [f"http://m{index}" for index in range(9)]),
+        "spec.release.mirrors",
+        "at most 8 items",
+    ),
+    ("1 byte per second", put("spec.release.bytesPerSecond", 1), "release.bytesPerSecond", "or equal to 1024"),
+    ("a downgrade as a word", put("spec.release.allowDowngrade", "yes"), "spec.release.allowDowngrade", "boolean"),
+    ("no deadman as a word", put("spec.boot.allowNoDeadman", "yes"), "spec.boot.allowNoDeadman", "boolean"),
     (
         "short digest",
         put("spec.release", {"repository": "http://127.0.0.1/os", "digest": "sha256:abc"}),
@@ -342,7 +365,8 @@ def test_an_order_only_goes_forward(plane: Cluster, operator_api: Api, before: s
     ("path", "value"),
     [
         ("attempt", 1), ("lostAttempts", 1), ("retry", 1), ("policy.uid", "other"), ("rollout", "2-aaaaaaaa"),
-        ("release.version", "3.0.0"), ("terms.readySeconds", 30),
+        ("release.version", "3.0.0"), ("release.mirrors", ["http://m"]), ("terms.readySeconds", 30),
+        ("terms.allowDowngrade", True), ("terms.bytesPerSecond", 5000),
     ],
 )  # fmt: skip
 def test_an_orders_content_needs_another_id(plane: Cluster, operator_api: Api, path: str, value: Any) -> None:

@@ -11,20 +11,8 @@ from hypothesis import strategies as st
 from careen.core.actions import WriteLock
 from careen.core.budgets import resolve_limit
 from careen.core.plan import make_plan
-from careen.core.snapshot import (
-    CoreNode,
-    Holder,
-    Lock,
-    Machine,
-    Order,
-    Policy,
-    Release,
-    Rollout,
-    Slot,
-    Snapshot,
-    Step,
-    Terms,
-)
+from careen.core.releases import Release
+from careen.core.snapshot import CoreNode, Holder, Lock, Machine, Order, Policy, Rollout, Slot, Snapshot, Step, Terms
 from careen.core.waves import order_id
 
 NOW = 1_900_000_000.0

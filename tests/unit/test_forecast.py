@@ -12,7 +12,8 @@ from careen.core.decode import decode_machine
 from careen.core.forecast import foresee
 from careen.core.lines import read_line
 from careen.core.pods import Pod
-from careen.core.snapshot import CoreNode, Holder, Lock, Machine, Policy, Release, Slot, Terms, Wave
+from careen.core.releases import Fault, Lookup, Release, ReleaseKey
+from careen.core.snapshot import CoreNode, Holder, Lock, Machine, Policy, Slot, Terms, Wave
 
 DIGEST = "sha256:" + "a" * 64
 RELEASE = Release("http://x", "2.0.0", DIGEST, 4096, "2.0.0.img")
@@ -55,7 +56,8 @@ def objects(**fields: Any) -> Objects:
     return replace(base, **fields)
 
 
-FACTS = Facts(releases={("http://x", "2.0.0"): RELEASE}, term=5)
+KEY = ReleaseKey("http://x", "version", "2.0.0")
+FACTS = Facts(releases={KEY: Lookup(RELEASE)}, term=5)
 
 
 def test_the_rollout_that_would_begin_is_looked_behind() -> None:
@@ -72,10 +74,10 @@ def test_the_rollout_that_would_begin_is_looked_behind() -> None:
 
 
 def test_an_unknown_release_is_said_and_nothing_is_done() -> None:
-    facts = replace(FACTS, releases={("http://x", "2.0.0"): "there is no 2.0.0"})
+    facts = replace(FACTS, releases={KEY: Lookup(fault=Fault("ReleaseUnavailable", "there is no 2.0.0"))})
     forecast = foresee(assemble(objects(), facts), "os", 100.0)
-    assert (forecast.rollout, forecast.unresolved, forecast.steps) == (None, "there is no 2.0.0", ())
-    assert {each.reason for each in forecast.explanations} == {"ReleaseUnresolved"}
+    assert (forecast.rollout, forecast.unresolved.message, forecast.steps) == (None, "there is no 2.0.0", ())
+    assert {each.reason for each in forecast.explanations} == {"ReleaseUnavailable"}
 
 
 def test_a_grant_is_foreseen_although_the_lock_has_the_term_of_an_old_leader() -> None:

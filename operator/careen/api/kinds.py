@@ -127,11 +127,13 @@ UPDATE_POLICY = Kind(
         Column("Selected", ".status.counts.selected", "integer", True, "Machines that the selector matches"),
         Column("In-Flight", ".status.counts.inFlight", "integer", True, "Machines told to activate and not yet ended"),
         Column("Failed", ".status.counts.failed", "integer", True, "Machines that reject the release"),
+        Column("Channel", ".status.release.channel", wide=True, description="The channel that is followed"),
+        Column("Resolved", ".status.release.version", wide=True, description="What the channel was last found to be"),
         Column("Rollout", ".status.rollout.id", wide=True, description="Id of the rollout"),
         Column("Lock", ".spec.strategy.lock", wide=True, description="The RebootLock that machines take"),
         Column("Message", _condition("Waiting", "message"), wide=True, description="What it waits for, as a sentence"),
     ),
-    selectable=(".spec.strategy.lock", ".spec.release.version", ".spec.paused"),
+    selectable=(".spec.strategy.lock", ".spec.release.channel", ".spec.release.version", ".spec.paused"),
 )
 
 REBOOT_LOCK = Kind(

@@ -41,6 +41,10 @@ DEFAULT_LOCK = "default"
 
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+_~-]*$"
+CHANNEL_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z._-]*$"
+REPOSITORY_PATTERN = r"^https?://[^\s]+$"
+MOST_MIRRORS = 8
+"""Mirrors that a policy may name."""
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 
 Digest = Annotated[
@@ -56,6 +60,28 @@ ReleaseVersion = Annotated[
         json_schema_extra={ALLOWED: "letters, digits and . + _ ~ -, with a letter or digit first, such as 2.0.0"},
     ),
 ]
+RepositoryURL = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=2048,
+        pattern=REPOSITORY_PATTERN,
+        json_schema_extra={ALLOWED: "an http:// or https:// URL without spaces"},
+    ),
+]
+ChannelName = Annotated[
+    str,
+    Field(
+        pattern=CHANNEL_PATTERN,
+        min_length=1,
+        max_length=64,
+        json_schema_extra={ALLOWED: "letters, digits and . _ -, with a letter or digit first, such as stable"},
+    ),
+]
+Mirrors = Annotated[
+    list[RepositoryURL], Field(max_length=MOST_MIRRORS, json_schema_extra={"x-kubernetes-list-type": "set"})
+]
+BytesPerSecond = Annotated[int, Field(ge=1024, le=1_000_000_000_000)]
 ObjectName = Annotated[
     str,
     Field(

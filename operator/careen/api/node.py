@@ -6,10 +6,12 @@ from pydantic import Field
 
 from .meta import (
     BootMethod,
+    BytesPerSecond,
     Condition,
     Digest,
     Identifier,
     Message,
+    Mirrors,
     Model,
     ObjectName,
     OnSilence,
@@ -27,7 +29,7 @@ CauseWord = Literal[
     "People", "GateFailed", "Withdrawn", "Panic", "Watchdog", "LocalGate", "Interrupted", "TrialLost",
     "JournalLost", "Silence",
 ]  # fmt: skip
-ErrorClass = Literal["Transfer", "Integrity", "Size", "Disk", "Boot", "Refused", "Internal"]
+ErrorClass = Literal["Transfer", "Trust", "Integrity", "Size", "Disk", "Boot", "Refused", "Internal"]
 
 
 class NodeBoot(Model):
@@ -52,14 +54,16 @@ class OrderRelease(Model):
 
     repository: Annotated[str, Field(min_length=1, max_length=2048)]
     """URL of the release repository."""
+    mirrors: Mirrors | None = None
+    """More places that serve the repository's files/; absent when there are none."""
     version: ReleaseVersion
     """Version of the OS."""
     digest: Digest
-    """sha256 over the image, as `sha256:` and 64 hex digits."""
+    """sha256 over the release's document, as `sha256:` and 64 hex digits."""
     size_bytes: Annotated[int, Field(ge=1)]
-    """Size of the image in bytes."""
+    """Size of the largest image in bytes."""
     path: Annotated[str, Field(min_length=1, max_length=1024)]
-    """Path of the image below the repository's URL."""
+    """Path of the release's document, a target of the repository."""
 
 
 NO_RELEASE = OrderRelease(repository="-", version="0", digest="sha256:" + "0" * 64, size_bytes=1, path="-")
@@ -85,6 +89,10 @@ class OrderTerms(Model):
     """Seconds after which a drain that does not end is given up and the lock is given back."""
     allow_no_deadman: bool = False
     """Whether the release may be booted where nothing would undo a trial that hangs. Default false."""
+    allow_downgrade: bool = False
+    """Whether the release may be older than what the machine runs. Default false."""
+    bytes_per_second: BytesPerSecond | None = None
+    """Most bytes per second that the machine may fetch; absent: no limit."""
 
 
 FROZEN = ("attempt", "lostAttempts", "retry", "policy", "rollout", "release", "request", "terms")
@@ -254,7 +262,7 @@ class StepError(Model):
     """Why the step does not go on."""
 
     class_: Annotated[ErrorClass, Field(alias="class")]
-    """Transfer, Integrity, Size, Disk, Boot, Refused or Internal."""
+    """Transfer, Trust (keys, signatures, expiry), Integrity, Size, Disk, Boot, Refused or Internal."""
     message: Message
     """Sentence for people: what was tried, what was found, what is allowed."""
 

@@ -7,21 +7,21 @@ from pydantic import Field
 from .meta import (
     DEFAULT_LOCK,
     BootMethod,
+    BytesPerSecond,
+    ChannelName,
     Condition,
     Digest,
-    Identifier,
+    Mirrors,
     Model,
     ObjectName,
     OnSilence,
     ReleaseVersion,
+    RepositoryURL,
     Seconds,
-    Timestamp,
 )
-from .node import CauseWord
+from .rollout import MOST_FAILURES, ResolvedRelease, Rollout
 from .rules import ALLOWED, INT_OR_PERCENT, rule, rules
 
-MOST_FAILURES = 1000
-"""Failures of one rollout that are recorded: each by its order, so that none is counted twice."""
 LIST_MAP_BY_TYPE = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
 IntOrPercent = Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True, INT_OR_PERCENT: True})]
 LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
@@ -78,24 +78,34 @@ class LabelSelector(Model):
 class ReleaseRef(
     Model,
     json_schema_extra=rules(
-        rule("has(self.version) != has(self.digest)", "release must have exactly one of version and digest")
+        rule(
+            "[has(self.channel), has(self.version), has(self.digest)].exists_one(given, given)",
+            "release must have exactly one of channel, version and digest",
+        )
     ),
 ):
-    """What the machines are to run: exactly one of version and digest, from a repository."""
+    """What the machines are to run: exactly one of channel, version and digest, from a repository of signed releases.
 
-    repository: Annotated[
-        str,
-        Field(
-            max_length=2048,
-            pattern=r"^https?://[^\s]+$",
-            json_schema_extra={ALLOWED: "an http:// or https:// URL without spaces"},
-        ),
-    ]
-    """URL of the release repository; it holds index.json and the images named there."""
+    The repository is only a location: what it serves must be signed by the keys that the trust root names.
+    """
+
+    repository: RepositoryURL
+    """URL of the release repository; signed metadata lies below it in metadata/ and targets/, blocks in files/."""
+    mirrors: Mirrors | None = None
+    """More places that serve the repository's files/, tried by the machines when one fails; at most 8. An edit
+    gives machines that are still staging a new order. Default none."""
+    channel: ChannelName | None = None
+    """Channel to follow, such as stable: the newest release for a group. It is looked up anew every few minutes; when
+    it has moved, a new rollout begins at the first wave."""
     version: ReleaseVersion | None = None
-    """Version to run, looked up in the repository's index once for a rollout."""
+    """Version to run, looked up once for a rollout."""
     digest: Digest | None = None
-    """Digest to run, as `sha256:` and 64 hex digits."""
+    """Digest of the release to run, as `sha256:` and 64 hex digits."""
+    allow_downgrade: bool = False
+    """Also move machines to a release that is older than what they run; without it they wait with reason
+    DowngradeRefused. Default false."""
+    bytes_per_second: BytesPerSecond | None = None
+    """Most bytes per second that each machine may fetch, at least 1024. Default: no limit."""
 
 
 class TopologyBudget(Model):
@@ -253,87 +263,6 @@ class UpdatePolicySpec(
     """How many failures are tolerated."""
 
 
-class FailureRecord(Model):
-    """One machine on which the rollout failed."""
-
-    node: ObjectName
-    """Name of the machine."""
-    node_uid: Annotated[str, Field(max_length=64)]
-    """UID of its core Node."""
-    order: Identifier
-    """The order that failed."""
-    cause: CauseWord
-    """Why."""
-
-
-class Rollout(
-    Model,
-    json_schema_extra=rules(
-        rule(
-            "self.number >= oldSelf.number",
-            "number must never go backwards: order ids are made from it",
-            field=".number",
-        ),
-        rule(
-            "self.number != oldSelf.number || (self.id == oldSelf.id && self.digest == oldSelf.digest)",
-            "id and digest must stay as they are under one number",
-            field=".digest",
-        ),
-        rule(
-            "!has(self.forgiven) || self.forgiven <= (has(self.failed) ? self.failed : 0)",
-            "forgiven must be at most failed",
-            field=".forgiven",
-        ),
-    ),
-):
-    """One release under this policy: waves, soak, failures and the halt belong to it."""
-
-    id: Identifier
-    """Number and beginning of the digest; orders carry it."""
-    number: Annotated[int, Field(ge=1)]
-    """Counts the policy's rollouts from 1."""
-    repository: Annotated[str, Field(max_length=2048)]
-    """Where the release comes from."""
-    version: Annotated[str, Field(max_length=128)]
-    """Version of the release."""
-    digest: Digest
-    """Digest of the release."""
-    size_bytes: Annotated[int, Field(ge=1)]
-    """Size of the image in bytes."""
-    path: Annotated[str, Field(max_length=1024)]
-    """Path of the image below the repository."""
-    started_at: Timestamp
-    """When the rollout began; machines made later are in the last wave."""
-    wave: Annotated[int, Field(ge=0)] = 0
-    """Index of the wave that is open, from 0."""
-    wave_names: Annotated[
-        list[Annotated[str, Field(max_length=63)]],
-        Field(max_length=17, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
-    ]
-    """Names of the waves when the rollout began."""
-    wave_bounds: Annotated[
-        list[Annotated[str, Field(max_length=64)]],
-        Field(max_length=17, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
-    ]
-    """Upper bound of each wave in the order of hash(machine, rollout); empty for a wave by names."""
-    wave_done_at: Timestamp | None = None
-    """When the open wave was finished and healthy; the soak runs from it."""
-    failures: (
-        Annotated[
-            list[FailureRecord],
-            Field(max_length=MOST_FAILURES, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
-        ]
-        | None
-    ) = None
-    """Machines on which the rollout failed, oldest first; a rollout with 1000 of them stays halted."""
-    failed: Annotated[int, Field(ge=0)] = 0
-    """How many failures there were."""
-    forgiven: Annotated[int, Field(ge=0)] = 0
-    """How many of them people have seen and forgiven by `careen resume`."""
-    halted_at: Timestamp | None = None
-    """When the failure budget was spent; only `careen resume` or a new rollout lifts the halt."""
-
-
 class PolicyCounts(Model):
     """Machines of the policy by state."""
 
@@ -367,6 +296,8 @@ class UpdatePolicyStatus(
 
     observed_generation: Annotated[int, Field(ge=0)] | None = None
     """metadata.generation that this status was computed from."""
+    release: ResolvedRelease | None = None
+    """What spec.release was found to be."""
     rollout: Rollout | None = None
     """The current rollout."""
     counts: PolicyCounts | None = None
@@ -374,4 +305,6 @@ class UpdatePolicyStatus(
     summary: Annotated[str, Field(max_length=64)] | None = None
     """Updated machines of selected ones, such as 3/6."""
     conditions: Annotated[list[Condition], Field(max_length=16, json_schema_extra=LIST_MAP_BY_TYPE)] | None = None
-    """Complete, Progressing, Waiting, Halted, PolicyConflict, and the standard Ready, Reconciling, Stalled."""
+    """Complete, Progressing, Waiting, Halted, PolicyConflict, ReleaseResolved, and the standard Ready, Reconciling,
+    Stalled. ReleaseResolved is False with reason TrustFailed (signatures, keys or expiry are wrong: nothing new is
+    started) or ReleaseUnavailable, and True with reason MetadataExpiring ahead of time."""

@@ -27,6 +27,11 @@ class Reason(StrEnum):
     DRAIN_TIMEOUT = "DrainTimeout"
     RELEASE_REJECTED = "ReleaseRejected"
     RELEASE_UNRESOLVED = "ReleaseUnresolved"
+    RELEASE_UNAVAILABLE = "ReleaseUnavailable"
+    TRUST_FAILED = "TrustFailed"
+    NO_IMAGE = "NoImage"
+    BELOW_FLOOR = "BelowFloor"
+    DOWNGRADE_REFUSED = "DowngradeRefused"
     ROLLOUT_HALTED = "RolloutHalted"
     PROTOCOL_SKEW = "ProtocolSkew"
     NO_DEADMAN = "NoDeadman"
@@ -48,6 +53,8 @@ class Reason(StrEnum):
     MACHINES_FAILED = "MachinesFailed"
     FAILURE_BUDGET = "FailureBudgetSpent"
     AVAILABLE = "Available"
+    RESOLVED = "Resolved"
+    METADATA_EXPIRING = "MetadataExpiring"
 
 
 class Cause(StrEnum):

@@ -39,6 +39,12 @@ def run(
         float,
         typer.Option("--silence-seconds", min=1.0, help="Seconds after which an unchanged agent Lease is silent."),
     ] = 180.0,
+    resolve_seconds: Annotated[
+        float,
+        typer.Option(
+            "--resolve-seconds", min=1.0, help="Seconds after which each policy's release is looked up again."
+        ),
+    ] = 300.0,
     metrics_address: Annotated[str, typer.Option("--metrics-address", help="Address of the metrics.")] = "127.0.0.1",
     metrics_port: Annotated[
         int | None, typer.Option("--metrics-port", min=0, max=65535, help="Port of the metrics; 0: any. Default: none.")
@@ -70,6 +76,7 @@ def run(
         operator_node=operator_node,
         lease_seconds=lease_seconds,
         silence_seconds=silence_seconds,
+        resolve_seconds=resolve_seconds,
         metrics_address=metrics_address,
         metrics_port=metrics_port,
         probe_address=probe_address,

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from careen.core.forecast import Forecast, WaveOutlook
-    from careen.core.snapshot import Policy, Release
+    from careen.core.releases import Lookup, ReleaseKey
+    from careen.core.snapshot import Policy
     from careen.kube.session import Session
 
 
@@ -49,32 +50,32 @@ async def forecast_policy(session: Session, name: str, namespace: str | None = N
     from careen.cli.fleet import read_facts, read_objects, server_now
     from careen.core.assemble import assemble
     from careen.core.forecast import foresee
-    from careen.core.rollouts import needed_releases
 
     reading = await read_objects(session)
     policies = reading.objects.policies
     if name not in policies:
         raise CommandError(f"there is no UpdatePolicy {name}; there are: {', '.join(sorted(policies)) or 'none'}")
     objects, facts = await read_facts(session, reading, namespace or NAMESPACE)
-    needed = needed_releases(assemble(objects, facts))
-    facts = replace(facts, releases=await _resolve(policies[name], needed))
+    facts = replace(facts, releases=await _resolve(policies[name]))
     now = server_now(session)
     return foresee(assemble(objects, facts), name, now), now
 
 
-async def _resolve(policy: Policy, needed: frozenset[tuple[str, str]]) -> Mapping[tuple[str, str], Release | str]:
+async def _resolve(policy: Policy) -> Mapping[ReleaseKey, Lookup]:
     """The policy's release as the operator would find it, where its rollout does not say already."""
-    import aiohttp
+    from careen.control.indexes import find_in_index
+    from careen.control.releases import explain_fault
+    from careen.core.releases import Lookup
+    from careen.core.rollouts import is_current
+    from careen.release.errors import ReleaseError
 
-    from careen.control.releases import fetch_index, find_release
-
-    if policy.release_key not in needed:
+    if policy.rollout is not None and is_current(policy, policy.rollout, None):
         return {}
-    repository, wanted = policy.release_key
     try:
-        return {policy.release_key: find_release(await fetch_index(repository), repository, wanted)}
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-        return {policy.release_key: f"cannot read the index of {repository}: {error or type(error).__name__}"}
+        finding = await find_in_index(policy.release_key)
+    except ReleaseError as error:
+        return {policy.release_key: Lookup(fault=explain_fault(error))}
+    return {policy.release_key: Lookup(finding.release)}
 
 
 def describe_forecast(forecast: Forecast) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def describe_forecast(forecast: Forecast) -> dict[str, Any]:
         "policy": forecast.policy,
         "rollout": encode_rollout(forecast.rollout) if forecast.rollout is not None else None,
         "begins": forecast.begins,
-        "unresolved": forecast.unresolved,
+        "unresolved": forecast.unresolved.message if forecast.unresolved is not None else None,
         "waves": [
             {
                 "name": wave.name,
@@ -139,7 +140,8 @@ def draw_forecast(forecast: Forecast, now: float) -> Group:
 def _headline(forecast: Forecast) -> str:
     rollout = forecast.rollout
     if rollout is None:
-        return f"{forecast.policy}: {forecast.unresolved or 'no rollout'}"
+        fault = forecast.unresolved
+        return f"{forecast.policy}: {fault.message if fault is not None else 'no rollout'}"
     if forecast.begins:
         return f"{forecast.policy}: rollout {rollout.id} to {rollout.release.version} would begin"
     halted = f", halted after {rollout.failed} failures" if rollout.halted_at is not None else ""

@@ -45,7 +45,7 @@ async def resume_policy(session: Session, name: str) -> str:
     CommandError for a rollout with so many failures that it halts again at once.
     """
     from careen.api.meta import RESUME_ANNOTATION
-    from careen.api.policy import MOST_FAILURES
+    from careen.api.rollout import MOST_FAILURES
     from careen.cli.fleet import get
     from careen.core.decode import decode_policy
     from careen.core.rollouts import count_failures

@@ -17,6 +17,7 @@ from careen.kube.session import RequestRecord, Session
 from careen.observe import metrics
 
 from .execute import Executor
+from .indexes import find_in_index
 from .loop import LONGEST_SLEEP, Loop
 from .releases import ReleaseBook
 from .settings import Settings
@@ -37,7 +38,7 @@ class Operator:
         self._session = session
         self.wake = asyncio.Event()
         self.world = World(session, settings, self.wake.set)
-        self.book = ReleaseBook(self.wake.set)
+        self.book = ReleaseBook(find_in_index, self.wake.set, self.world.now, settings.resolve_seconds)
         self.loop = Loop(session, self.world, self.book, self.wake)
         self.election = Election(
             session,

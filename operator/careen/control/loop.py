@@ -64,6 +64,7 @@ class Loop:
                 await self._sleep(plan, executor)
         finally:
             metrics.show_leader(False, term)
+            self._book.want({})  # Who stands by has no use for answers, and the next lead looks anew.
             await executor.close()
 
     async def _raise_fence(self, term: int, may_write: Callable[[], bool]) -> None:

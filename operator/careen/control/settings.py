@@ -7,6 +7,8 @@ from careen.api.meta import NAMESPACE
 from careen.core.silence import SILENCE_SECONDS
 from careen.core.snapshot import Requirement
 
+INTERVAL_SECONDS = 300.0
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -28,6 +30,8 @@ class Settings:
     """Seconds for which a silent leader keeps standbys out; at least 1."""
     silence_seconds: float = SILENCE_SECONDS
     """Seconds without a change of its Lease after which an agent counts as silent."""
+    resolve_seconds: float = INTERVAL_SECONDS
+    """Seconds between two lookups of each policy's release; at least 1."""
     metrics_address: str = "127.0.0.1"
     """Address that metrics are served on."""
     metrics_port: int | None = None

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,8 +12,9 @@ from careen.core.assemble import Facts, Objects, assemble, read_switch
 from careen.core.decode import decode_core_node, decode_lock, decode_machine, decode_pod, decode_policy
 from careen.core.instants import parse_instant
 from careen.core.pods import Pod, Refusal
+from careen.core.releases import Lookup, ReleaseKey
 from careen.core.silence import SilenceTracker
-from careen.core.snapshot import CoreNode, Lock, Machine, Policy, Release, Snapshot
+from careen.core.snapshot import CoreNode, Lock, Machine, Policy, Snapshot
 from careen.kube.resources import CONFIGMAPS, CORE_NODES, LEASES, LOCKS, NODES, PODS, POLICIES
 from careen.kube.session import Session
 from careen.kube.store import Change, Store
@@ -116,7 +117,7 @@ class World:
         term: int,
         busy: frozenset[tuple[str, str]],
         refusals: dict[str, Refusal],
-        releases: dict[tuple[str, str], Release | str],
+        releases: Mapping[ReleaseKey, Lookup],
     ) -> Snapshot:
         """The frozen view of this instant."""
         machines = {name: machine for (_, name), machine in self.machines.objects.items()}

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from .releases import Resolved
 from .snapshot import Holder, Note, Order, Rollout
 from .wishes import Outcome
 
@@ -136,6 +137,7 @@ class PolicyState:
     """All that the operator says about a policy."""
 
     generation: int
+    resolved: Resolved | None
     rollout: Rollout | None
     counts: tuple[tuple[str, int], ...]
     conditions: tuple[tuple[str, str, str, str], ...]

@@ -8,8 +8,9 @@ from careen.api.meta import SWITCH_KEY
 
 from .instants import parse_instant
 from .pods import Pod, Refusal
+from .releases import Lookup, ReleaseKey
 from .silence import SILENCE_SECONDS
-from .snapshot import CoreNode, Lock, Machine, Policy, Release, Requirement, Snapshot
+from .snapshot import CoreNode, Lock, Machine, Policy, Requirement, Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Objects:
 class Facts:
     """What is known beside the objects; each field as Snapshot explains it."""
 
-    releases: Mapping[tuple[str, str], Release | str] = field(default_factory=dict)
+    releases: Mapping[ReleaseKey, Lookup] = field(default_factory=dict)
     silent: Set[str] = frozenset()
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
     verifying_since: Mapping[str, float] = field(default_factory=dict)

@@ -12,8 +12,8 @@ from careen.api.meta import CORDONED_ANNOTATION, RESUME_ANNOTATION
 
 from .instants import parse_instant
 from .pods import Pod
+from .releases import NO_RELEASE, Release, Resolved
 from .snapshot import (
-    NO_RELEASE,
     Condition,
     CoreNode,
     Failure,
@@ -23,7 +23,6 @@ from .snapshot import (
     Note,
     Order,
     Policy,
-    Release,
     Requirement,
     Rollout,
     Slot,
@@ -102,6 +101,7 @@ def decode_machine(obj: Document) -> Machine:
         booted=status.get("booted"),
         boot_id=status.get("bootID") or "",
         protocol=status.get("protocol"),
+        architecture=status.get("architecture"),
         slots=slots,
         step=_decode_step(status.get("step") or {}),
         rejected=tuple((entry["digest"], entry.get("retry", 0)) for entry in status.get("rejected") or ()),
@@ -133,7 +133,9 @@ def decode_order(spec: Document) -> Order:
             on_silence=terms["onSilence"],
             boot_method=terms["bootMethod"],
             drain_timeout_seconds=terms["drainTimeoutSeconds"],
-            allow_no_deadman=terms.get("allowNoDeadman", False),
+            allow_no_deadman=bool(terms.get("allowNoDeadman")),
+            allow_downgrade=bool(terms.get("allowDowngrade")),
+            bytes_per_second=terms.get("bytesPerSecond"),
         ),
         request=_decode_request(spec.get("request")),
     )
@@ -157,6 +159,10 @@ def _decode_release(release: Document) -> Release:
         digest=release["digest"],
         size_bytes=release["sizeBytes"],
         path=release["path"],
+        mirrors=tuple(release.get("mirrors") or ()),
+        min_version=release.get("minVersion"),
+        capabilities=tuple(release.get("capabilities") or ()),
+        architectures=tuple(release.get("architectures") or ()),
     )
 
 
@@ -228,6 +234,8 @@ def decode_policy(obj: Document) -> Policy:
         repository=release["repository"],
         version=release.get("version"),
         digest=release.get("digest"),
+        channel=release.get("channel"),
+        mirrors=tuple(release.get("mirrors") or ()),
         terms=Terms(
             lock=strategy.get("lock", "default"),
             ready_seconds=spec.get("readySeconds", 0),
@@ -236,7 +244,9 @@ def decode_policy(obj: Document) -> Policy:
             on_silence=boot.get("onSilence", "Rollback"),
             boot_method=boot.get("method", "Auto"),
             drain_timeout_seconds=drain.get("timeoutSeconds", 3600),
-            allow_no_deadman=boot.get("allowNoDeadman", False),
+            allow_no_deadman=bool(boot.get("allowNoDeadman")),
+            allow_downgrade=bool(release.get("allowDowngrade")),
+            bytes_per_second=release.get("bytesPerSecond"),
         ),
         paused=bool(spec.get("paused")),
         max_unavailable=strategy.get("maxUnavailable", 1),
@@ -246,6 +256,7 @@ def decode_policy(obj: Document) -> Policy:
         drain_retry_seconds=drain.get("retrySeconds", 300),
         max_failed=(spec.get("failure") or {}).get("maxFailed", 0),
         resume=_decode_resume((meta.get("annotations") or {}).get(RESUME_ANNOTATION)),
+        resolved=_decode_resolved(status["release"]) if status.get("release") else None,
         rollout=_decode_rollout(status["rollout"], meta["uid"]) if status.get("rollout") else None,
         observed_generation=status.get("observedGeneration") or 0,
         conditions=_decode_conditions(status),
@@ -283,6 +294,16 @@ def _decode_resume(value: str | None) -> tuple[str, int] | None:
     """
     rollout, _, number = (value or "").rpartition("/")
     return (rollout, int(number)) if rollout and re.fullmatch(r"[0-9]{1,9}", number) else None
+
+
+def _decode_resolved(release: Document) -> Resolved:
+    return Resolved(
+        repository=release["repository"],
+        channel=release.get("channel"),
+        version=release["version"],
+        digest=release["digest"],
+        resolved_at=parse_instant(release.get("resolvedAt")) or 0.0,
+    )
 
 
 def _decode_rollout(rollout: Document, policy_uid: str) -> Rollout:

@@ -7,7 +7,8 @@ from careen.api.reasons import Reason
 
 from .actions import PolicyState, WriteLock, WriteNote, WriteOutcome
 from .instants import format_instant
-from .snapshot import Condition, Holder, Lock, Machine, Order, Policy, Release, Rollout
+from .releases import Release, Resolved
+from .snapshot import Condition, Holder, Lock, Machine, Order, Policy, Rollout
 
 
 def encode_order(order: Order) -> dict[str, Any]:
@@ -28,12 +29,15 @@ def encode_order(order: Order) -> dict[str, Any]:
             "bootMethod": terms.boot_method,
             "drainTimeoutSeconds": terms.drain_timeout_seconds,
             "allowNoDeadman": terms.allow_no_deadman,
+            "allowDowngrade": terms.allow_downgrade,
         },
     }
+    if terms.bytes_per_second is not None:
+        body["terms"]["bytesPerSecond"] = terms.bytes_per_second
     if order.policy:
         body["policy"] = {"name": order.policy, "uid": order.policy_uid}
     if order.request is None:
-        body |= {"rollout": order.rollout, "release": _encode_release(order.release)}
+        body |= {"rollout": order.rollout, "release": _encode_address(order.release)}
     else:
         body["request"] = {"action": order.request.action, "id": order.request.id}
     if order.cause is not None:
@@ -51,6 +55,13 @@ def _encode_release(release: Release) -> dict[str, Any]:
         "sizeBytes": release.size_bytes,
         "path": release.path,
     }
+
+
+def _encode_address(release: Release) -> dict[str, Any]:
+    body = _encode_release(release)
+    if release.mirrors:
+        body["mirrors"] = list(release.mirrors)
+    return body
 
 
 def encode_holder(holder: Holder) -> dict[str, Any]:
@@ -160,10 +171,28 @@ def encode_rollout(rollout: Rollout) -> dict[str, Any]:
         "failed": rollout.failed,
         "forgiven": rollout.forgiven,
     }
+    if rollout.release.min_version is not None:
+        body["minVersion"] = rollout.release.min_version
+    if rollout.release.capabilities:
+        body["capabilities"] = list(rollout.release.capabilities)
+    if rollout.release.architectures:
+        body["architectures"] = list(rollout.release.architectures)
     if rollout.wave_done_at is not None:
         body["waveDoneAt"] = format_instant(rollout.wave_done_at)
     if rollout.halted_at is not None:
         body["haltedAt"] = format_instant(rollout.halted_at)
+    return body
+
+
+def _encode_resolved(resolved: Resolved) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "repository": resolved.repository,
+        "version": resolved.version,
+        "digest": resolved.digest,
+        "resolvedAt": format_instant(resolved.resolved_at),
+    }
+    if resolved.channel is not None:
+        body["channel"] = resolved.channel
     return body
 
 
@@ -177,6 +206,8 @@ def encode_policy_status(policy: Policy, state: PolicyState, now: float) -> dict
         "summary": f"{counts.get('updated', 0)}/{counts.get('selected', 0)}",
         "conditions": _encode_conditions(rows, policy.conditions, state.generation, now),
     }
+    if state.resolved is not None:
+        body["release"] = _encode_resolved(state.resolved)
     if state.rollout is not None:
         body["rollout"] = encode_rollout(state.rollout)
     return body

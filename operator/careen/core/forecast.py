@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from .actions import Action, Cordon, DeleteNode, Evict, Explanation, Plan, SetOrder, Uncordon, WriteLock, WritePolicy
 from .fleet import Fleet, survey
 from .plan import make_plan
+from .releases import Fault
 from .rollouts import Progress, assess, is_done
 from .snapshot import Policy, Rollout, Snapshot
 from .waves import soak_of, wave_of
@@ -56,7 +57,7 @@ class Forecast:
     rollout: Rollout | None
     begins: bool
     """Whether the rollout is not stored yet: the operator would begin it first."""
-    unresolved: str | None
+    unresolved: Fault | None
     """Why the release could not be resolved."""
     waves: tuple[WaveOutlook, ...]
     steps: tuple[Foreseen, ...]

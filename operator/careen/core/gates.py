@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from careen.api.meta import PROTOCOL
 from careen.api.reasons import Cause, Reason
+from careen.release.versions import compare_versions
 
 from .budgets import Budgets, Refusal
 from .fleet import Fleet, speaks_protocol
+from .releases import Release
 from .rollouts import Progress, count_failures, has_failed, refuse_wave
 from .semaphore import Refused, acquire
 from .snapshot import Holder, Lock, Machine, Policy
@@ -59,8 +62,9 @@ def check_paused(candidate: Candidate) -> Refusal | None:
 def check_release(candidate: Candidate) -> Refusal | None:
     """The release must be known, stored as a rollout, and not rejected by this machine."""
     progress = candidate.progress
-    if progress.unresolved is not None:
-        return Refusal(Reason.RELEASE_UNRESOLVED, progress.unresolved)
+    fault = progress.unresolved or progress.distrust
+    if fault is not None:
+        return Refusal(Reason(fault.reason), fault.message)
     if progress.rollout is not None and has_failed(progress.rollout, candidate.machine):
         version = progress.rollout.release.version
         step = candidate.machine.step
@@ -101,6 +105,56 @@ def check_agent(candidate: Candidate) -> Refusal | None:
             Reason.PROTOCOL_SKEW, f"the agent speaks protocol {machine.protocol}, this operator up to {PROTOCOL}"
         )
     return None
+
+
+def check_image(candidate: Candidate) -> Refusal | None:
+    """The release must have an image for the machine's architecture."""
+    machine, release = candidate.machine, _release(candidate)
+    if release is None or not release.architectures or machine.architecture in (None, *release.architectures):
+        return None
+    there = ", ".join(release.architectures)
+    return Refusal(Reason.NO_IMAGE, f"{release.version} has no image for {machine.architecture}; it has {there}")
+
+
+def check_floor(candidate: Candidate) -> Refusal | None:
+    """What runs on the machine must be at least the release's floor: older systems can't be updated to it directly."""
+    machine, release = candidate.machine, _release(candidate)
+    if release is None or release.min_version is None:
+        return None
+    wanted = f"{release.version} can be reached from {release.min_version} on"
+    if machine.version is None:
+        return Refusal(Reason.BELOW_FLOOR, f"{wanted}, and the version that runs here is not known")
+    if _is_older(machine.version, release.min_version):
+        return Refusal(
+            Reason.BELOW_FLOOR,
+            f"{wanted}, and {machine.version} runs here; update it to a release in between first",
+        )
+    return None
+
+
+def check_downgrade(candidate: Candidate) -> Refusal | None:
+    """An older release is refused unless people allow it: data in /var may be newer than it can read."""
+    machine, release = candidate.machine, _release(candidate)
+    if release is None or machine.version is None or candidate.policy.terms.allow_downgrade:
+        return None
+    if not _is_older(release.version, machine.version):
+        return None
+    return Refusal(
+        Reason.DOWNGRADE_REFUSED,
+        f"{release.version} is older than {machine.version}, which runs here; "
+        f"spec.release.allowDowngrade of policy {candidate.policy.name} allows it",
+    )
+
+
+@lru_cache(maxsize=4096)
+def _is_older(left: str, right: str) -> bool:
+    """Remembered: every plan asks for every machine, and a fleet has few versions."""
+    return compare_versions(left, right) < 0
+
+
+def _release(candidate: Candidate) -> Release | None:
+    rollout = candidate.progress.rollout
+    return rollout.release if rollout is not None else None
 
 
 def check_wave(candidate: Candidate) -> Refusal | None:
@@ -177,6 +231,9 @@ HOLD_GATES: tuple[Gate, ...] = (
     check_release,
     check_halt,
     check_agent,
+    check_image,
+    check_floor,
+    check_downgrade,
     check_lock,
     check_wave,
 )

@@ -16,7 +16,7 @@ from .view import Look, View
 
 UNWRITTEN = frozenset({"Activating", "Returning", "Gone"})
 """States that last seconds and are told by the agent's own phase."""
-WORDY = frozenset({Reason.DISRUPTION_BUDGET, Reason.STAGING_FAILED, Reason.RELEASE_UNRESOLVED})
+WORDY = frozenset({Reason.DISRUPTION_BUDGET, Reason.STAGING_FAILED})
 """Reasons whose message names something that people must find: another message is worth a write."""
 STUCK = frozenset({Reason.AGENT_SILENT, Reason.NODE_NOT_READY, Reason.STAGING_FAILED})
 """Reasons that keep a machine where it is until somebody sees to it, in whatever state."""

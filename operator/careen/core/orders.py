@@ -10,8 +10,9 @@ from careen.api.reasons import LOST, Cause, Reason
 
 from .actions import Action, Cordon, DeleteNode, Evict, RekeyNode, SetOrder, Turn, Uncordon
 from .gates import HELD_GATES, REQUEST_GATES, Candidate, first_refusal
+from .releases import Release
 from .requests import explain_request, policy_behind, progress_behind, store_outcome
-from .snapshot import ON_TRIAL, TERMINAL, CoreNode, Holder, Machine, Order, Policy, Release, Rollout, Terms
+from .snapshot import ON_TRIAL, TERMINAL, CoreNode, Holder, Machine, Order, Policy, Rollout, Terms
 from .view import Look, View, explain
 from .waves import order_id
 
@@ -110,7 +111,7 @@ def _prepare(view: View, machine: Machine, core: CoreNode, order: Order) -> Look
     if progress.rollout is not None and progress.rollout.id != order.rollout:
         return _abort(machine, order, Cause.WITHDRAWN, Reason.ROLLING_OUT, "another release has been asked for")
     at_rest = machine.phase in ("Staged", "Verifying")
-    if progress.rollout is not None and not at_rest and progress.rollout.release != order.release:
+    if progress.rollout is not None and not at_rest and _address(progress.rollout.release, policy) != order.release:
         # The same digest from another place: an order is fixed, so only another one reaches the new place.
         return _abort(machine, order, Cause.WITHDRAWN, Reason.ROLLING_OUT, "the release is to come from another place")
     if held and not at_rest and machine.owns_step:
@@ -321,13 +322,18 @@ def give_order(machine: Machine, core: CoreNode, policy: Policy, rollout: Rollou
         policy=policy.name,
         policy_uid=policy.uid,
         rollout=rollout.id,
-        release=rollout.release,
+        release=_address(rollout.release, policy),
         goal="Stage",
         cause=None,
         from_boot_id=None,
         terms=terms,
     )
     return SetOrder(machine.name, machine.uid, machine.resource_version, order)
+
+
+def _address(release: Release, policy: Policy) -> Release:
+    """The release as orders carry it: where it is now, without what only the gates read."""
+    return replace(release, mirrors=policy.mirrors, min_version=None, capabilities=(), architectures=())
 
 
 def _next_attempt(machine: Machine, core: CoreNode, rollout: Rollout) -> int:

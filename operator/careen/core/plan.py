@@ -20,6 +20,7 @@ from .locks import LockDraft, draft_locks
 from .notes import STUCK, list_holders, write_note
 from .orders import advance, give_order, sweep_mark
 from .requests import give_request, policy_behind, progress_behind
+from .resolution import next_warning
 from .rollouts import LOCK_WRITING, RECORDING, Progress, assess
 from .selectors import matches
 from .snapshot import Holder, Machine, Policy, Snapshot
@@ -76,6 +77,8 @@ def make_plan(snapshot: Snapshot, now: float) -> Plan:
     draft.actions += _write_policies(view, explanations)
     draft.actions += _write_notes(draft)
     draft.wakes += [look.wake_at for look in draft.looks.values() if look.wake_at is not None]
+    lookups = snapshot.releases.values()
+    draft.wakes += [at for lookup in lookups if (at := next_warning(lookup, now)) is not None]
     draft.wakes += [p.soaking_until for p in progress.values() if p.soaking_until is not None]
     return Plan(
         actions=_drop_busy(draft.actions, snapshot),

@@ -11,8 +11,9 @@ from careen.api.meta import DEFAULT_LOCK
 from careen.api.reasons import Cause, Reason
 
 from .actions import SetOrder, Turn, WriteOutcome
+from .releases import NO_RELEASE
 from .rollouts import Progress
-from .snapshot import NO_RELEASE, CoreNode, Machine, Order, Policy, Terms
+from .snapshot import CoreNode, Machine, Order, Policy, Terms
 from .view import View
 from .wishes import Outcome, Request
 

@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from careen.api.policy import MOST_FAILURES
 from careen.api.reasons import Cause, Reason, counts
+from careen.api.rollout import MOST_FAILURES
 
 from .budgets import Refusal, name_some
 from .fleet import Fleet
+from .releases import Fault, Lookup, Release, ReleaseKey, Resolved
 from .selectors import matches
-from .snapshot import Failure, Machine, Policy, Release, Rollout, Snapshot
+from .snapshot import Failure, Machine, Policy, Rollout, Snapshot
 from .waves import draw_waves, soak_of, wave_of
 
 LOOKING_UP = "the release is being looked up"
@@ -29,8 +30,10 @@ class Progress:
     """None while the release is not resolved, or not all machines are known that the rollout would begin with."""
     stored: bool
     """Whether the rollout's identity is stored; no order is given before."""
-    unresolved: str | None = None
-    """Why the release could not be resolved."""
+    unresolved: Fault | None = None
+    """Why the release could not be resolved, so that there is nothing to order."""
+    distrust: Fault | None = None
+    """Why nothing new may be started although the release is known: its repository can't be trusted any more."""
     soaking_until: float | None = None
     """When the open wave's soak ends."""
     pending: tuple[str, ...] = ()
@@ -42,13 +45,12 @@ class Progress:
         return self.rollout is not None and self.rollout.halted_at is not None
 
 
-def needed_releases(snapshot: Snapshot) -> frozenset[tuple[str, str]]:
-    """Release keys that have to be looked up: those whose policy has no rollout of that very release yet."""
-    return frozenset(
-        policy.release_key
-        for policy in snapshot.policies.values()
-        if policy.rollout is None or not is_current(policy, policy.rollout)
-    )
+def needed_releases(snapshot: Snapshot) -> dict[ReleaseKey, frozenset[tuple[str, int]]]:
+    """Release keys that have to be looked up, each with the versions (uid, generation) of the policies that ask."""
+    wanted: dict[ReleaseKey, set[tuple[str, int]]] = {}
+    for policy in snapshot.policies.values():
+        wanted.setdefault(policy.release_key, set()).add((policy.uid, policy.generation))
+    return {key: frozenset(askers) for key, askers in wanted.items()}
 
 
 def count_failures(failed: int) -> str:
@@ -56,20 +58,36 @@ def count_failures(failed: int) -> str:
     return "1 failure" if failed == 1 else f"{failed} failures"
 
 
-def is_current(policy: Policy, rollout: Rollout) -> bool:
-    """Whether the rollout is of what the policy asks for; a version stays what it was resolved to at its start."""
+def is_current(policy: Policy, rollout: Rollout, lookup: Lookup | None) -> bool:
+    """Whether the rollout is of what the policy asks for.
+
+    A version stays what it was resolved to at its start. A channel is what it was last found to be: a new leader that
+    has not looked yet, or can't, goes on with what is stored.
+    """
     release = rollout.release
     if policy.repository != release.repository:
         return False
-    return policy.digest == release.digest if policy.digest else policy.version == release.version
+    if policy.channel is None:
+        return policy.digest == release.digest if policy.digest else policy.version == release.version
+    if lookup is not None and lookup.release is not None:
+        return lookup.release.digest == release.digest
+    return policy.resolved is not None and answers(policy.resolved, policy) and policy.resolved.digest == release.digest
+
+
+def answers(resolved: Resolved, policy: Policy) -> bool:
+    """Whether a stored outcome is of what the policy asks for now."""
+    if (resolved.repository, resolved.channel) != (policy.repository, policy.channel):
+        return False
+    return policy.digest in (None, resolved.digest) and policy.version in (None, resolved.version)
 
 
 def assess(fleet: Fleet, policy: Policy, now: float) -> Progress:
     """Bring a policy's rollout up to date with the snapshot."""
-    rollout = policy.rollout
-    if rollout is None or not is_current(policy, rollout):
-        found = fleet.snapshot.releases.get(policy.release_key, LOOKING_UP)
-        if isinstance(found, str):
+    rollout, lookup = policy.rollout, fleet.snapshot.releases.get(policy.release_key)
+    distrust = _find_distrust(lookup)
+    if rollout is None or not is_current(policy, rollout, lookup):
+        found = _find_release(lookup)
+        if isinstance(found, Fault):
             # What was begun goes on being counted, but no new order is given for a release that nobody wants.
             return Progress(policy, None, stored=False, unresolved=found)
         if rollout is None or rollout.release.digest != found.digest:
@@ -78,7 +96,22 @@ def assess(fleet: Fleet, policy: Policy, now: float) -> Progress:
             return Progress(policy, _begin(fleet, policy, found, now), stored=False)
         rollout = replace(rollout, release=found)
     rollout = _count_failures(fleet, policy, rollout, now)
-    return _advance(fleet, policy, rollout, now)
+    return replace(_advance(fleet, policy, rollout, now), distrust=distrust)
+
+
+def _find_distrust(lookup: Lookup | None) -> Fault | None:
+    """What is wrong with keys, signatures or expiry. A repository that is only away stops nothing that is known."""
+    fault = lookup.fault if lookup is not None else None
+    return fault if fault is not None and fault.reason == Reason.TRUST_FAILED else None
+
+
+def _find_release(lookup: Lookup | None) -> Release | Fault:
+    """The release that a rollout may begin with, or why there is none."""
+    if lookup is None:
+        return Fault(str(Reason.RELEASE_UNRESOLVED), LOOKING_UP)
+    if lookup.release is None or _find_distrust(lookup) is not None:
+        return lookup.fault or Fault(str(Reason.RELEASE_UNRESOLVED), LOOKING_UP)
+    return lookup.release
 
 
 def find_unmade(fleet: Fleet, policy: Policy) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from math import inf
 from careen.api.meta import CONTROL_PLANE_LABEL
 
 from .pods import Pod, Refusal
+from .releases import Lookup, Release, ReleaseKey, Resolved
 from .wishes import Outcome, Request
 
 _derive = object.__setattr__
@@ -41,21 +42,6 @@ class CoreNode:
 
 
 @dataclass(frozen=True, slots=True)
-class Release:
-    """One release, resolved from a repository's index."""
-
-    repository: str
-    version: str
-    digest: str
-    size_bytes: int
-    path: str
-
-
-NO_RELEASE = Release("", "", "", 0, "")
-"""Stands in an order that is a request."""
-
-
-@dataclass(frozen=True, slots=True)
 class Terms:
     """What the policy asked for when an order was given."""
 
@@ -67,6 +53,8 @@ class Terms:
     boot_method: str
     drain_timeout_seconds: int
     allow_no_deadman: bool = False
+    allow_downgrade: bool = False
+    bytes_per_second: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +159,7 @@ class Machine:
     booted: str | None = None
     boot_id: str = ""
     protocol: int | None = None
+    architecture: str | None = None
     slots: Mapping[str, Slot] = field(default_factory=dict)
     step: Step = Step()
     rejected: tuple[tuple[str, int], ...] = ()
@@ -232,6 +221,12 @@ class Machine:
         if slot is None or not slot.successful:
             return False
         return slot.digest == release.digest if slot.digest else slot.version == release.version
+
+    @property
+    def version(self) -> str | None:
+        """Version of the booted slot; None where it is not known."""
+        slot = self.slots.get(self.booted or "")
+        return slot.version if slot is not None else None
 
     def rejects(self, digest: str) -> bool:
         """Whether the digest was rolled back here and nobody has said to try again."""
@@ -342,6 +337,8 @@ class Policy:
     version: str | None
     digest: str | None
     terms: Terms
+    channel: str | None = None
+    mirrors: tuple[str, ...] = ()
     paused: bool = False
     max_unavailable: int | str = 1
     topology: tuple[tuple[str, int | str], ...] = ()
@@ -350,15 +347,20 @@ class Policy:
     drain_retry_seconds: int = 300
     max_failed: int = 0
     resume: tuple[str, int] | None = None
+    resolved: Resolved | None = None
     rollout: Rollout | None = None
     observed_generation: int = 0
     conditions: Mapping[str, Condition] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def release_key(self) -> tuple[str, str]:
-        """What the release is looked up by: repository, and version or digest."""
-        return self.repository, self.digest or self.version or ""
+    def release_key(self) -> ReleaseKey:
+        """What the release is looked up by."""
+        if self.channel is not None:
+            return ReleaseKey(self.repository, "channel", self.channel)
+        if self.digest is not None:
+            return ReleaseKey(self.repository, "digest", self.digest)
+        return ReleaseKey(self.repository, "version", self.version or "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,8 +373,8 @@ class Snapshot:
     """Pods to move, by the name of their node."""
     policies: Mapping[str, Policy] = field(default_factory=dict)
     locks: Mapping[str, Lock] = field(default_factory=dict)
-    releases: Mapping[tuple[str, str], Release | str] = field(default_factory=dict)
-    """What release keys resolve to; a sentence where they do not."""
+    releases: Mapping[ReleaseKey, Lookup] = field(default_factory=dict)
+    """What release keys resolve to; nothing for those whose first lookup has not ended."""
     silent: frozenset[str] = frozenset()
     """Machines whose agent is silent, or never spoke."""
     refusals: Mapping[str, Refusal] = field(default_factory=dict)

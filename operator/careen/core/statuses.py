@@ -8,6 +8,7 @@ from careen.api.reasons import Reason
 from .actions import Explanation, PolicyState, Turn, WritePolicy
 from .budgets import name_some
 from .notes import STUCK
+from .resolution import RESOLVED_CONDITION, find_resolved, judge_resolution, tell_resolution
 from .rollouts import Progress, find_unmade, has_failed
 from .snapshot import Machine, Policy, Rollout
 from .view import View
@@ -26,9 +27,12 @@ def write_policy(view: View, progress: Progress, explanations: Sequence[Explanat
     rollout = progress.rollout if progress.rollout is not None else policy.rollout
     counts = _count(view, progress)
     conditions = _conditions(view, progress, counts, explanations)
-    state = PolicyState(policy.generation, rollout, tuple(counts.items()), conditions)
+    lookup = view.snapshot.releases.get(policy.release_key)
+    resolved = find_resolved(policy, lookup)
+    state = PolicyState(policy.generation, resolved, rollout, tuple(counts.items()), conditions)
     stored = PolicyState(
         policy.observed_generation,
+        policy.resolved,
         policy.rollout,
         tuple((name, policy.counts.get(name, 0)) for name in counts),
         tuple(
@@ -64,10 +68,15 @@ def _tell_turns(
     turns: list[Turn] = []
     before = policy.rollout
     if rollout is not None and (before is None or before.id != rollout.id):
-        message = f"rollout {rollout.id} to {rollout.release.version}, waves {', '.join(rollout.wave_names)}"
+        channel = f" (channel {policy.channel})" if policy.channel is not None else ""
+        waves = ", ".join(rollout.wave_names)
+        message = f"rollout {rollout.id} to {rollout.release.version}{channel}, waves {waves}"
         turns.append(Turn("UpdatePolicy", policy.name, policy.uid, "RolloutStarted", message))
-    for name, status, _, message in conditions:
+    for name, status, reason, message in conditions:
         known = policy.conditions.get(name)
+        if name == RESOLVED_CONDITION:
+            turns += tell_resolution(policy, reason, message)
+            continue
         if status != "True" or (known is not None and known.status == "True"):
             continue
         if name == "Halted":
@@ -118,7 +127,8 @@ def _conditions(
     halted = progress.halted
     conflict = [e for e in explanations if e.reason == Reason.POLICY_CONFLICT]
     blocked = _find_blocker(progress, explanations, waiting, complete, progressing)
-    stalled = halted or bool(conflict) or progress.unresolved is not None
+    stalled = halted or bool(conflict) or progress.unresolved is not None or progress.distrust is not None
+    resolution = judge_resolution(progress, view.snapshot.releases.get(progress.policy.release_key), view.now)
     rollout = progress.rollout
     halt_message = ""
     if halted and rollout is not None:
@@ -135,6 +145,7 @@ def _conditions(
             Reason.POLICY_CONFLICT if conflict else Reason.ROLLING_OUT,
             conflict[0].message if conflict else "",
         ),
+        RESOLVED_CONDITION: resolution,
         "Ready": (complete, why, sentence),
         "Reconciling": (not complete and not stalled, why, sentence),
         "Stalled": (stalled, *_stall_reason(progress, conflict, halt_message)),
@@ -150,15 +161,14 @@ def _stall_reason(progress: Progress, conflict: list[Explanation], halt_message:
         return str(Reason.FAILURE_BUDGET), halt_message
     if conflict:
         return str(Reason.POLICY_CONFLICT), conflict[0].message
-    if progress.unresolved is not None:
-        return str(Reason.RELEASE_UNRESOLVED), progress.unresolved
-    return str(Reason.ROLLING_OUT), ""
+    fault = progress.unresolved or progress.distrust
+    return (fault.reason, fault.message) if fault is not None else (str(Reason.ROLLING_OUT), "")
 
 
 def _judge_complete(view: View, progress: Progress, counts: dict[str, int]) -> tuple[bool, str, str]:
     rollout = progress.rollout
     if rollout is None and progress.unresolved is not None:
-        return False, str(Reason.RELEASE_UNRESOLVED), progress.unresolved
+        return False, progress.unresolved.reason, progress.unresolved.message
     if rollout is None and (unmade := find_unmade(view.fleet, progress.policy)):
         sentence = (
             f"the rollout begins when the Nodes of all machines are made; still missing: {name_some(list(unmade))}"
@@ -191,8 +201,9 @@ def _find_blocker(
     """What the whole rollout waits for when nothing moves: the reason of most machines that could go now."""
     if complete or progressing:
         return None
-    if progress.unresolved is not None:
-        return str(Reason.RELEASE_UNRESOLVED), progress.unresolved
+    fault = progress.unresolved or progress.distrust
+    if fault is not None:
+        return fault.reason, fault.message
     # Later waves wait for the open one, which is no answer while the open one waits for something itself.
     direct = Counter({reason: n for reason, n in waiting.items() if reason != Reason.WAVE_PENDING}) or waiting
     if not direct:

@@ -67,6 +67,25 @@ EVICTIONS = Counter(
     ["outcome"],
     registry=REGISTRY,
 )
+RELEASE_EXPIRY = Gauge(
+    "careen_release_metadata_expiry_timestamp_seconds",
+    "When the signed metadata of a release repository expires unless it is signed again, in seconds since the epoch; "
+    "after that nothing is started.",
+    ["repository"],
+    registry=REGISTRY,
+)
+RELEASE_RESOLVED = Gauge(
+    "careen_release_resolved_timestamp_seconds",
+    "When a channel, version or digest that a policy asks for was last found, in seconds since the epoch.",
+    ["repository", "kind", "name"],
+    registry=REGISTRY,
+)
+LOOKUPS = Counter(
+    "careen_release_lookups_total",
+    "Lookups of releases by outcome: found, unavailable, distrusted (keys, signatures or expiry were wrong).",
+    ["outcome"],
+    registry=REGISTRY,
+)
 
 
 class BuildInfo(Collector):
@@ -103,6 +122,29 @@ def record_eviction(outcome: str) -> None:
 def record_rollback(cause: str) -> None:
     """Count one machine that went back."""
     ROLLBACKS.labels(cause).inc()
+
+
+def record_lookup(outcome: str) -> None:
+    """Count one lookup of a release."""
+    LOOKUPS.labels(outcome).inc()
+
+
+def show_release(key: tuple[str, str, str], resolved_at: float | None, expires_at: float | None) -> None:
+    """Show when a release key (repository, kind, name) was last found, and when its repository's metadata expires."""
+    if resolved_at is not None:
+        RELEASE_RESOLVED.labels(*key).set(resolved_at)
+    if expires_at is not None:
+        RELEASE_EXPIRY.labels(key[0]).set(expires_at)
+
+
+def forget_release(key: tuple[str, str, str]) -> None:
+    """Drop the series of a release key that no policy asks for any more."""
+    RELEASE_RESOLVED.remove_by_labels(dict(zip(("repository", "kind", "name"), key, strict=True)))
+
+
+def forget_repository(repository: str) -> None:
+    """Drop the series of a repository that no policy names any more."""
+    RELEASE_EXPIRY.remove_by_labels({"repository": repository})
 
 
 def record_plan(seconds: float) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 
-from careen.core.snapshot import Release
+from careen.core.releases import Release
 
 REPOSITORY = "http://releases.example"
 

@@ -35,7 +35,7 @@ class Setting:
 
     def policy_spec(self, version: str) -> dict[str, Any]:
         """An UpdatePolicy's spec that asks for this version."""
-        release = {"repository": REPOSITORY, "version": version}
+        release = {"repository": REPOSITORY, "version": version, "allowDowngrade": True}
         return {"selector": {"matchLabels": {"pool": "a"}}, "release": release, "strategy": self.strategy, **self.times}
 
 

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from careen.core.snapshot import Release
+from careen.core.releases import Lookup, ReleaseKey
 
 from .api import Api, Item
 from .dice import Dice
@@ -15,7 +15,7 @@ from .machine import Machine
 from .mishaps import MACHINES, OPERATORS
 from .operator import Replica
 from .people import PEOPLE, WISHES, Disturbance, abort_now
-from .releases import SimRelease
+from .releases import REPOSITORY, SimRelease
 from .schedule import BrokenError, Schedule
 from .setting import Setting, draw_releases, draw_setting
 from .settle import settle
@@ -52,8 +52,9 @@ class World:
         self.setting: Setting = draw_setting(self.dice)
         self.releases = draw_releases(self.dice, self.setting.profile)
         self._by_digest = {known.release.digest: known for known in self.releases}
-        self._resolved: Mapping[tuple[str, str], Release | str] = {
-            (known.release.repository, known.release.version): known.release for known in self.releases
+        self._resolved: Mapping[ReleaseKey, Lookup] = {
+            ReleaseKey(REPOSITORY, "version", known.release.version): Lookup(known.release, self.schedule.now)
+            for known in self.releases
         }
         self.api = Api(self.schedule)
         self.watch = Watch(self)
@@ -112,8 +113,8 @@ class World:
         """The release with this digest."""
         return self._by_digest.get(digest)
 
-    def known_releases(self) -> Mapping[tuple[str, str], Release | str]:
-        """What the repository's index says."""
+    def known_releases(self) -> Mapping[ReleaseKey, Lookup]:
+        """What the repository says."""
         return self._resolved
 
     def is_silent(self, name: str) -> bool:

@@ -31,7 +31,7 @@ def note(state="Waiting", settled=None):
 
 
 def status(*, urgent=False):
-    return WritePolicy("p", "u", "1", PolicyState(1, None, (), ()), urgent)
+    return WritePolicy("p", "u", "1", PolicyState(1, None, None, (), ()), urgent)
 
 
 def test_a_note_waits_while_orders_are_on_their_way_but_not_for_ever(loop, clock):

@@ -12,6 +12,7 @@ from careen.core.actions import Action, Plan
 from careen.core.fleet import Fleet, survey
 from careen.core.plan import make_plan
 from careen.core.pods import Pod
+from careen.core.releases import Lookup, Release, ReleaseKey
 from careen.core.rollouts import Progress, assess
 from careen.core.snapshot import (
     CoreNode,
@@ -22,7 +23,6 @@ from careen.core.snapshot import (
     Note,
     Order,
     Policy,
-    Release,
     Requirement,
     Rollout,
     Slot,
@@ -132,7 +132,8 @@ class Cluster:
         self.change(name, note=Note(state, reason, "", since, settled))
 
     def snapshot(self) -> Snapshot:
-        releases = {("http://r", f"{n}.0.0"): release_of(f"{n}.0.0") for n in range(1, 6)}
+        found = [release_of(f"{n}.0.0") for n in range(1, 6)]
+        releases = {ReleaseKey("http://r", "version", release.version): Lookup(release) for release in found}
         facts = {"releases": releases, **self.facts}
         return Snapshot(self.machines, self.cores, self.pods, self.policies, self.locks, **facts)
 

@@ -22,6 +22,7 @@ from careen.core.actions import (
 )
 from careen.core.encode import encode_lock_status
 from careen.core.pods import Pod, Refusal
+from careen.core.releases import Lookup, ReleaseKey
 from careen.core.snapshot import Holder, Step, Terms
 
 
@@ -711,7 +712,7 @@ def test_a_release_that_moved_reaches_machines_that_can_not_stage_it(cluster: An
     cluster.give("m1", phase="Staged")
     cluster.policies["os"] = replace(cluster.policies["os"], repository="http://mirror")
     moved = replace(cluster.policies["os"].rollout.release, repository="http://mirror")
-    cluster.facts["releases"] = {("http://mirror", "2.0.0"): moved}
+    cluster.facts["releases"] = {ReleaseKey("http://mirror", "version", "2.0.0"): Lookup(moved)}
     (abort,) = cluster.find(SetOrder, "m0")
     assert (abort.order.goal, abort.order.cause) == ("Abort", "Withdrawn")
     assert not cluster.find(SetOrder, "m1"), "what is staged needs no place to come from"

@@ -9,7 +9,7 @@ import pytest
 
 from careen.core.actions import SetOrder, WritePolicy
 from careen.core.budgets import resolve_limit
-from careen.core.rollouts import needed_releases
+from careen.core.releases import Fault, Lookup, ReleaseKey
 from careen.core.snapshot import Failure, Wave
 
 CANARY = (Wave("canary", node_names=("m0",), soak_seconds=60),)
@@ -45,19 +45,20 @@ def test_another_name_for_the_same_digest_goes_on_with_the_rollout(cluster: Any)
 
 def test_a_release_is_looked_up_once_for_a_rollout(cluster: Any) -> None:
     cluster.add("m0")
-    cluster.set_policy(stored=False)
-    assert needed_releases(cluster.snapshot()) == {("http://r", "2.0.0")}
-    cluster.set_policy()
-    assert needed_releases(cluster.snapshot()) == frozenset()
+    rollout = cluster.set_policy().rollout
+    other = replace(rollout.release, digest="sha256:" + "9" * 64)
+    cluster.facts["releases"] = {ReleaseKey("http://r", "version", "2.0.0"): Lookup(other)}
+    assert cluster.assess().rollout == rollout
 
 
 def test_an_unknown_release_says_so_and_begins_nothing(cluster: Any) -> None:
     cluster.add("m0")
     cluster.set_policy(stored=False)
-    cluster.facts["releases"] = {("http://r", "2.0.0"): "http://r has no release 2.0.0"}
+    fault = Fault("ReleaseUnavailable", "http://r has no release 2.0.0")
+    cluster.facts["releases"] = {ReleaseKey("http://r", "version", "2.0.0"): Lookup(fault=fault)}
     progress = cluster.assess()
     assert progress.rollout is None
-    assert progress.unresolved == "http://r has no release 2.0.0"
+    assert progress.unresolved == fault
 
 
 @pytest.mark.parametrize(

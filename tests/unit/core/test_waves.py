@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from careen.core.snapshot import CoreNode, Machine, Policy, Release, Rollout, Terms, Wave
+from careen.core.releases import Release
+from careen.core.snapshot import CoreNode, Machine, Policy, Rollout, Terms, Wave
 from careen.core.waves import draw_waves, order_id, soak_of, wave_of
 
 TERMS = Terms("default", 0, 600, 600, "Rollback", "Auto", 3600)
