@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,6 +40,22 @@ def run(
         float,
         typer.Option("--silence-seconds", min=1.0, help="Seconds after which an unchanged agent Lease is silent."),
     ] = 180.0,
+    trust_root: Annotated[
+        Path | None,
+        typer.Option(
+            "--trust-root",
+            envvar="CAREEN_TRUST_ROOT",
+            help="File with the trusted root.json of the release repositories, such as a mounted ConfigMap's.",
+        ),
+    ] = None,
+    release_cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--release-cache",
+            envvar="CAREEN_RELEASE_CACHE",
+            help="Folder for signed metadata, so that no repository can go back. Default: ~/.cache/careen/metadata.",
+        ),
+    ] = None,
     resolve_seconds: Annotated[
         float,
         typer.Option(
@@ -62,7 +79,7 @@ def run(
         raise typer.BadParameter(f"--log-level is {log_level!r}; allowed: {', '.join(levels)}")
     from careen.api.meta import NAMESPACE
     from careen.control.app import run_operator
-    from careen.control.settings import Settings
+    from careen.control.settings import Settings, default_cache
     from careen.observe.logs import configure_logs
 
     configure_logs(log_level.upper())
@@ -76,6 +93,8 @@ def run(
         operator_node=operator_node,
         lease_seconds=lease_seconds,
         silence_seconds=silence_seconds,
+        trust_root=trust_root,
+        release_cache=release_cache or default_cache(),
         resolve_seconds=resolve_seconds,
         metrics_address=metrics_address,
         metrics_port=metrics_port,

@@ -21,6 +21,7 @@ from .indexes import find_in_index
 from .loop import LONGEST_SLEEP, Loop
 from .releases import ReleaseBook
 from .settings import Settings
+from .signed import SignedFinder
 from .world import World
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,9 @@ class Operator:
         self._session = session
         self.wake = asyncio.Event()
         self.world = World(session, settings, self.wake.set)
-        self.book = ReleaseBook(find_in_index, self.wake.set, self.world.now, settings.resolve_seconds)
+        finder = SignedFinder(settings.trust_root, settings.release_cache, self.world.now)
+        find = finder.find if settings.trust_root is not None else find_in_index
+        self.book = ReleaseBook(find, self.wake.set, self.world.now, settings.resolve_seconds)
         self.loop = Loop(session, self.world, self.book, self.wake)
         self.election = Election(
             session,

@@ -1,5 +1,6 @@
 """What the operator is started with. Limits of updates live in the objects, never here."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,6 +9,11 @@ from careen.core.silence import SILENCE_SECONDS
 from careen.core.snapshot import Requirement
 
 INTERVAL_SECONDS = 300.0
+
+
+def default_cache() -> Path:
+    """The folder for signed metadata where none is given: below XDG_CACHE_HOME or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "careen" / "metadata"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,10 @@ class Settings:
     """Seconds for which a silent leader keeps standbys out; at least 1."""
     silence_seconds: float = SILENCE_SECONDS
     """Seconds without a change of its Lease after which an agent counts as silent."""
+    trust_root: Path | None = None
+    """File with the trusted root.json of the release repositories; None: no release can be checked."""
+    release_cache: Path = field(default_factory=default_cache)
+    """Folder for signed metadata of release repositories."""
     resolve_seconds: float = INTERVAL_SECONDS
     """Seconds between two lookups of each policy's release; at least 1."""
     metrics_address: str = "127.0.0.1"

@@ -10,7 +10,7 @@ from .snapshot import Policy
 
 RESOLVED_CONDITION = "ReleaseResolved"
 """Type of the condition: False when the last attempt failed, True with reason MetadataExpiring ahead of trouble."""
-EXPIRY_WARNING_SECONDS = 6 * 3600.0
+EXPIRY_WARNING_SECONDS = 12 * 3600.0
 """How long before the metadata expires the condition says so."""
 KEEP_SECONDS = 3600.0
 """How old a stored outcome may get before it is written again only because it was confirmed: a lookup every few minutes

@@ -54,6 +54,8 @@ class Found:
     """The document's target name, `releases/<version>.json`."""
     data: bytes
     """The document's bytes."""
+    expires: datetime | None = None
+    """When the first of the signatures that say so runs out; always set by a lookup."""
 
 
 class Pointer(BaseModel):
@@ -187,7 +189,9 @@ class _Session(Updater):
         data: list[bytes] = []
         self._step(path, lambda: data.append(self._download(target)))
         document = self._parse(path, data[0])
-        return Found(document, digest_document(data[0]), path, data[0])
+        used: tuple[type[Signed], ...] = (Root, Timestamp, Snapshot, Targets)
+        expires = min(self._trusted_set[kind.type].expires for kind in used)
+        return Found(document, digest_document(data[0]), path, data[0], expires)
 
     def _download(self, target: TargetFile) -> bytes:
         if target.length > MAX_DOCUMENT_BYTES:
