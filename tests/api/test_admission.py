@@ -68,6 +68,14 @@ OPERATOR_VALUES: dict[str, Any] = {
     "conditions": [
         {"type": "Ready", "status": "True", "reason": "UpToDate", "message": "", "lastTransitionTime": RENEWED}
     ],
+    "request": {
+        "id": "r-1",
+        "action": "Reboot",
+        "outcome": "Done",
+        "message": "",
+        "order": "order-1",
+        "finishedAt": RENEWED,
+    },
 }
 """A value for each field of Node.status that is the operator's."""
 
