@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from careen import __version__
-from careen.cli import agent, crds, disk, lock, node, operator, plan, policy, sandbox, status
+from careen.cli import agent, crds, disk, lock, node, operator, plan, policy, release, sandbox, status
 from careen.cli.target import CommandError, ContextName, Kubeconfig, Target
 
 PLUGIN = "kubectl-careen"
@@ -31,6 +31,7 @@ app.command("retry", rich_help_panel="Steer")(node.retry)
 app.add_typer(lock.app, name="lock", rich_help_panel="Steer")
 app.add_typer(sandbox.app, name="sandbox", rich_help_panel="Try")
 app.add_typer(disk.app, name="disk", rich_help_panel="Machines")
+app.add_typer(release.app, name="release", rich_help_panel="Releases")
 app.command("agent", rich_help_panel="Run")(agent.run)
 app.command("operator", rich_help_panel="Run")(operator.run)
 app.command("crds", rich_help_panel="Run")(crds.print_crds)
@@ -78,8 +79,12 @@ def explain_error(error: Exception) -> str | None:
         return f"{error.message}" if error.status else f"no answer from the API server: {error.message}"
     if isinstance(error, CommandError | ConfigError):
         return str(error)
-    # Only the sandbox raises these, and importing that room costs more than most verbs take.
-    for module, name in (("careen.sandbox.binaries", "SandboxError"), ("careen.sandbox.client", "ApiError")):
+    # Importing these rooms costs more than most verbs take; what was not imported can't have raised.
+    for module, name in (
+        ("careen.sandbox.binaries", "SandboxError"),
+        ("careen.sandbox.client", "ApiError"),
+        ("careen.release.errors", "ReleaseError"),
+    ):
         if module in sys.modules and isinstance(error, getattr(sys.modules[module], name)):
             return str(error)
     if isinstance(error, OSError):

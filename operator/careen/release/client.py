@@ -23,6 +23,7 @@ from tuf.api.exceptions import (
 from tuf.api.metadata import Root, Signed, Snapshot, TargetFile, Targets, Timestamp
 from tuf.ngclient import Updater, UpdaterConfig
 
+from .contents import Contents, RoleState, describe_role, list_contents
 from .durable import hold_folder, write_durably
 from .errors import ReleaseInvalidError, ReleaseMissingError, ReleaseTransferError, TrustError
 from .fetcher import REQUEST_SECONDS, Fetcher
@@ -41,6 +42,7 @@ from .versions import version_key
 WAIT_SECONDS = 120.0
 """How long a lookup waits for another one of the same repository, in seconds."""
 _SHOWN = 5
+_KINDS: tuple[type[Signed], ...] = (Root, Targets, Snapshot, Timestamp)
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,11 @@ class ReleaseClient:
         with self._open(repository) as session:
             return session.fetch(path, digest)
 
+    def list_contents(self, repository: str) -> Contents:
+        """All releases and channels, and how long each role's word is good."""
+        with self._open(repository) as session:
+            return list_contents(session.targets, session.describe_roles())
+
     @contextmanager
     def _open(self, repository: str) -> Iterator[_Session]:
         base = _check_repository(repository)
@@ -160,6 +167,11 @@ class _Session(Updater):
     def targets(self) -> dict[str, TargetFile]:
         """All that is signed, by name."""
         return self._trusted_set.targets.targets
+
+    def describe_roles(self) -> list[RoleState]:
+        """Every role, all of them valid and current."""
+        known, now = self._trusted_set, self._trusted_set.reference_time
+        return [describe_role(known.root, kind.type, known[kind.type], now) for kind in _KINDS]
 
     def find(self, path: str, what: str, folder: str) -> TargetFile:
         """The signed entry of a target."""
@@ -227,9 +239,8 @@ class _Session(Updater):
 
     def _tell_expired(self, name: str) -> str:
         now = self._trusted_set.reference_time
-        kinds: tuple[type[Signed], ...] = (Root, Timestamp, Snapshot)
-        for kind in kinds:
-            # The one that is loaded and out of date; a final targets.json that expired is not loaded at all.
+        for kind in _KINDS:
+            # The one that is loaded and out of date; a targets.json that expired is not even loaded.
             if kind.type in self._trusted_set and (loaded := self._trusted_set[kind.type]).is_expired(now):
                 return (
                     f"{kind.type}.json expired at {loaded.expires:%Y-%m-%dT%H:%M:%SZ}; it is {now:%Y-%m-%dT%H:%M:%SZ}"
