@@ -174,6 +174,9 @@ def explain_invalid(error: ValidationError) -> str:
     """A sentence on the first thing wrong with a document."""
     first = error.errors(include_url=False)[0]
     place = ".".join(map(str, first["loc"])) or "it"
+    if first["type"] == "value_error":
+        # One of our own rules, whose sentence has the value already.
+        return f"{place}: {first['ctx']['error']}"
     value = repr(first["input"])
     shown = value if len(value) <= 100 else value[:100] + "…"
     return f"{place} is {shown}: {first['msg']}"

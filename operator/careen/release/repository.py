@@ -185,8 +185,11 @@ def _open_store(
         if create is not None:
             keys, thresholds, days = create
             yield TrustStore.create(folder, keys, signers, at, thresholds=thresholds, days=days)
-        else:
-            yield TrustStore(folder, signers, at)
+            return
+        store = TrustStore(folder, signers, at)
+        if store.find_newest("root") is None:
+            raise PublishError(f"{folder} holds no root.json; allowed: a repository made by careen")
+        yield store
 
 
 def _read_build(build: Path) -> ReleaseDocument:

@@ -62,8 +62,6 @@ class TrustStore:
         store = cls(folder, signers, now)
         if store.find_newest("root") is not None:
             raise PublishError(f"{folder} is a repository already; its keys change by rotation")
-        for place in (store._metadata, store._drafts):
-            place.mkdir(parents=True, exist_ok=True)
         roles: dict[str, Role] = {name: Role([], thresholds.get(name, 1)) for name in ROLES}
         root = Root(roles=roles, consistent_snapshot=True)
         root.unrecognized_fields[_DAYS_FIELD] = {name: _check_days(name, days[name]) for name in ROLES}
@@ -71,10 +69,13 @@ class TrustStore:
             for key in keys.get(name, []):
                 root.add_key(key, name)
         _check_root(root)
-        if not store.write_signed("root", root):
-            raise PublishError(
-                f"the first root.json needs {roles['root'].threshold} root keys at once; give all of them"
-            )
+        for role_name, role in roles.items():
+            # No half a repository and no drafts of it: other holders' keys come in by rotation.
+            if sum(keyid in signers for keyid in role.keyids) < role.threshold:
+                raise PublishError(f"a repository begins with {role.threshold} private keys of {role_name} at hand")
+        for place in (store._metadata, store._drafts):
+            place.mkdir(parents=True, exist_ok=True)
+        store.write_signed("root", root)
         store.write_signed("targets", Targets())
         store.sign()
         return store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.server
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -162,3 +162,15 @@ def shop(empty_shop: Shop) -> Shop:
     empty_shop.publish("1.0", "stable")
     empty_shop.publish("1.1", "stable")
     return empty_shop
+
+
+@pytest.fixture
+def write() -> Callable[..., ReleaseDocument]:
+    """Writes a folder as build makes it: write(folder, version, architecture, **fields)."""
+    return write_build
+
+
+@pytest.fixture
+def web() -> Callable[[Path], AbstractContextManager[str]]:
+    """A web server for a folder: with web(folder) as url."""
+    return serve
