@@ -21,6 +21,7 @@ def test_no_seed_breaks_an_invariant() -> None:
     for outcome in run_seeds(0, SEEDS, workers=2):
         profiles[outcome.profile] += 1
         totals.update(grants=outcome.grants, commits=outcome.commits, rollbacks=outcome.rollbacks)
+        totals.update(reboots=outcome.reboots, resets=outcome.resets)
         if outcome.broken is not None:
             broken.append(outcome)
     if broken:
@@ -31,6 +32,8 @@ def test_no_seed_breaks_an_invariant() -> None:
     assert totals["grants"] > 3 * SEEDS
     assert totals["commits"] > 2 * SEEDS
     assert totals["rollbacks"] > SEEDS // 4
+    assert totals["reboots"] > SEEDS // 4
+    assert totals["resets"] > SEEDS // 20
 
 
 def test_a_seed_is_always_the_same_run() -> None:

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     totals, broken = Counter[str](), []
     for count, outcome in enumerate(run_seeds(options.first, options.seeds, options.workers), start=1):
         totals.update(events=outcome.events, grants=outcome.grants, commits=outcome.commits)
-        totals.update(rollbacks=outcome.rollbacks)
+        totals.update(rollbacks=outcome.rollbacks, reboots=outcome.reboots, resets=outcome.resets)
         if outcome.broken is not None:
             broken.append(outcome)
             print(f"seed {outcome.seed} ({outcome.profile}): {outcome.broken}", flush=True)
@@ -36,7 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(
         f"{options.seeds} seeds in {seconds:.1f} s ({options.seeds / max(seconds, 0.001):.1f} seeds/s): "
         f"{totals['events']} events, {totals['grants']} grants, {totals['commits']} commits, "
-        f"{totals['rollbacks']} rollbacks, {len(broken)} broken"
+        f"{totals['rollbacks']} rollbacks, {totals['reboots']} reboots by request, {totals['resets']} of them resets, "
+        f"{len(broken)} broken"
     )
     if not broken:
         return 0

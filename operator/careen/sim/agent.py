@@ -12,10 +12,12 @@ from careen.agent.step import (
     BootView,
     Disarm,
     DiskView,
+    DropReset,
     Fault,
     HostFacts,
     InvalidateSlot,
     MarkGood,
+    PrepareReset,
     RequestActivation,
     RequestReboot,
     SlotView,
@@ -161,6 +163,7 @@ class Agent:
                 machine.world.schedule.now - machine.boot_at,
             ),
             facts=HostFacts(kexec=machine.kexec, boot_decision=machine.decision),
+            reset_prepared=machine.reset_prepared,
             unhealthy="a service fails" if machine.fault == "unhealthy" else None,
             granted=self.granted,
             request_failed=self.request_failed,
@@ -177,6 +180,7 @@ class Agent:
 
     def _do(self, step: Step) -> None:
         machine, disk = self.machine, self.machine.disk
+        machine.world.watch.see_step(machine, step)
         match step:
             case WriteStatus() | RequestActivation():
                 self._send(step)
@@ -209,7 +213,9 @@ class Agent:
             case AbandonTrial(name):
                 machine.world.watch.see_abandon(machine, name)
                 disk[name].attributes = GIVEN_UP
-            case RequestReboot(method, name):
+            case PrepareReset() | DropReset():
+                machine.reset_prepared = isinstance(step, PrepareReset)
+            case RequestReboot():
                 self._reboot(step)
                 return
         machine.world.watch.see_disk(machine)

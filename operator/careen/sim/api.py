@@ -169,6 +169,8 @@ def _check_order(old: Document | None, new: Document | None) -> None:
         raise BrokenError(f"an order needs a cause with goal Abort, and with no other: {new}")
     if new["goal"] == "Stage" and "fromBootID" in new:
         raise BrokenError(f"goal Stage with fromBootID: {new}")
+    if ("release" in new) == ("request" in new) or ("release" in new and not {"policy", "rollout"} <= set(new)):
+        raise BrokenError(f"an order needs either a release, with policy and rollout, or a request: {new}")
     if old is None or old["id"] != new["id"]:
         return
     if old["goal"] != new["goal"] and new["goal"] != "Abort" and (old["goal"], new["goal"]) not in _CLIMBS:

@@ -63,6 +63,9 @@ def _judge_machine(world: World, name: str) -> None:
     step, order = node.status.get("step") or {}, node.spec.get("assignment")
     if order and (step.get("id") != order["id"] or step.get("observedGoal") != order["goal"]):
         raise BrokenError(f"ending: {name} did not answer {order}: {step}")
+    asked, answer = node.spec.get("request"), node.status.get("request") or {}
+    if asked and answer.get("id") != asked["id"]:
+        raise BrokenError(f"ending, rule 16: {asked} of {name} is not done: {node.status.get('orchestration')}")
     if "orchestration" not in node.status:
         raise BrokenError(f"ending, invariant 10: nobody says why {name} is where it is")
 

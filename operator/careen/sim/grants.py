@@ -98,7 +98,7 @@ class GrantCheck:
         }
         for name, node in nodes.items():
             order = node.spec.get("assignment")
-            if order and order["policy"]["uid"] == policy.uid and is_in_flight(node):
+            if order and (order.get("policy") or {}).get("uid") == policy.uid and is_in_flight(node):
                 members.add(name)
         return members
 

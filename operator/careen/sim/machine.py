@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from careen.agent.step import BootDecision, Journal
+from careen.agent.view import Deadman
 from careen.disk.types import SlotName
 
 from .agent import Agent
@@ -34,7 +35,10 @@ class Machine:
         self.disk = Disk.install(first.digest, first.version)
         self.journal: Journal | None = None
         self.kexec = world.dice.chance(0.5)
-        self.decision = BootDecision("Kexec" if self.kexec else "Firmware", "Drawn", "", "TrialTimer")
+        bare = not world.setting.calm and world.dice.chance(0.08)
+        deadman: Deadman = "Missing" if bare else "TrialTimer"
+        self.decision = BootDecision("Kexec" if self.kexec else "Firmware", "Drawn", "", deadman)
+        self.reset_prepared = False
         self.epoch = self.boots = 0
         self.up = self.retired = self.api_answered = False
         self.booted, self.boot_id, self.boot_at = SlotName.A, "", 0.0
@@ -130,6 +134,9 @@ class Machine:
         self.boot_id, self.boot_at = f"{self.machine_id}-boot-{self.boots}", self.world.schedule.now
         self.api_answered = False
         self.fault = self._find_fault()
+        if self.reset_prepared:
+            self.world.watch.requests.see_reset(self)
+            self.reset_prepared = False
         self.world.watch.see_boot(self)
 
     def _find_fault(self) -> str | None:

@@ -52,6 +52,7 @@ def lose_journal(world: World) -> None:
     machine.go_down(world.dice.wait(10.0))
     machine.note("loses its journal")
     machine.journal = None
+    machine.reset_prepared = False
     world.watch.forget_journal(machine)
 
 

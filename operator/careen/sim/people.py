@@ -120,6 +120,41 @@ def abort_now(world: World, machine: Machine, order: str) -> None:
         world.schedule.after(world.dice.uniform(2, 8), machine.start_agent, machine.epoch)
 
 
+def ask(world: World) -> None:
+    """`careen reboot`, or `careen reset`."""
+    action = world.dice.pick(("Reboot", "Reboot", "Reset"))
+    world.asked += 1
+    edit(world, "Node", pick_machine(world).name, ("spec", "request"), {"action": action, "id": f"ask-{world.asked}"})
+
+
+def take_back(world: World) -> None:
+    """A request is asked for, and taken back a moment later, or called off by its order's id."""
+    name = pick_machine(world).name
+    world.asked += 1
+    request = {"action": world.dice.pick(("Reboot", "Reset")), "id": f"ask-{world.asked}"}
+    edit(world, "Node", name, ("spec", "request"), request)
+    delay = world.dice.uniform(0.5, 15.0)
+    if world.dice.chance(0.5):
+        world.schedule.after(delay, edit, world, "Node", name, ("spec", "request"), None)
+    else:
+        world.schedule.after(delay, _abort_request, world, name, request["id"])
+
+
+def _abort_request(world: World, name: str, request: str) -> None:
+    node = world.api.get("Node", name)
+    order = (node.spec.get("assignment") or {}) if node is not None else {}
+    if (order.get("request") or {}).get("id") == request:
+        edit(world, "Node", name, ("spec", "abort"), order["id"])
+
+
+def permit_no_deadman(world: World) -> None:
+    """A policy permits to boot what nothing would undo, or no longer."""
+    policy = pick_policy(world)
+    if policy is not None:
+        permitted = not policy.spec["boot"].get("allowNoDeadman", False)
+        edit(world, "UpdatePolicy", policy.name, ("spec", "boot", "allowNoDeadman"), permitted)
+
+
 def retry(world: World) -> None:
     """`careen retry`."""
     node = world.api.get("Node", pick_machine(world).name)
@@ -273,6 +308,7 @@ def flip_switch(world: World) -> None:
 
 WISHES: tuple[Disturbance, ...] = (
     edit_version, edit_version, edit_limits, pause_policy, recreate_policy, add_rival, deselect, resume, abort,
-    abort_late, retry, pause_machine, cordon, uncordon, delete_node, register_anew, replace_machine, remove_machine,
-    join_machine, unlock, lock_by_hand, recreate_lock, change_max, pause_lock, flip_switch,
+    abort_late, ask, ask, take_back, permit_no_deadman, retry, pause_machine, cordon, uncordon, delete_node,
+    register_anew, replace_machine, remove_machine, join_machine, unlock, lock_by_hand, recreate_lock, change_max,
+    pause_lock, flip_switch,
 )  # fmt: skip

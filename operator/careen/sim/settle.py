@@ -34,6 +34,7 @@ def settle(world: World) -> None:
     edit(world, "UpdatePolicy", "main", ("spec", "paused"), None)
     if world.setting.ends_well:
         resume(world)
+        edit(world, "UpdatePolicy", "main", ("spec", "boot", "allowNoDeadman"), True)
         edit(world, "UpdatePolicy", "main", ("spec", "release", "version"), world.last_good.release.version)
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from careen.agent.step import Journal, OpenOrder
+from careen.agent.step import Journal, OpenOrder, Step
 from careen.api.meta import CORDONED_ANNOTATION
 from careen.core.actions import Action, Evict, SetOrder, WriteLock
 from careen.disk.types import SlotName
 
 from .api import Item, Refused
 from .grants import GrantCheck, holders_of, is_ready
+from .requests import RequestCheck
 from .schedule import BrokenError
 
 if TYPE_CHECKING:
@@ -46,7 +47,12 @@ class Watch:
         self._lock_before: Item | None = None
         self._accepted: set[str] = set()
         self.grants = self.commits = self.rollbacks = 0
+        self.requests = RequestCheck()
         world.api.listeners.append(self._see_write)
+
+    def see_step(self, machine: Machine, step: Step) -> None:
+        """Before an agent takes a step."""
+        self.requests.see_step(machine, step, self._accepted)
 
     # The disk (invariants 2 and 3).
 
@@ -91,7 +97,7 @@ class Watch:
         if self.world.find_release(slot.content or "") is None:
             raise BrokenError(f"invariant 3: {machine.name} booted {machine.booted}: {machine.disk}")
         opened = machine.journal.open if machine.journal else None
-        if opened is None or slot.attributes.successful:
+        if opened is None or opened.kind != "Update" or slot.attributes.successful:
             return
         self.trial_boots[opened.order] = self.trial_boots.get(opened.order, 0) + 1
         if self.trial_boots[opened.order] > 1:
@@ -102,9 +108,17 @@ class Watch:
     def see_activation(self, machine: Machine, order: str) -> None:
         """The API server accepts an activation: the lock must be held for it."""
         self._accepted.add(order)
+        self._check_deadman(machine)
         holders = [h for item in self.world.api.objects["RebootLock"].values() for h in holders_of(item)]
         if not any(h.get("order") == order for h in holders) and machine.name not in self.excused:
             raise BrokenError(f"invariant 1: {machine.name} is activated for {order} without a lock: {holders}")
+
+    def _check_deadman(self, machine: Machine) -> None:
+        node = self.world.api.get("Node", machine.name)
+        order: dict[str, Any] = (node.spec.get("assignment") or {}) if node is not None else {}
+        permitted = "request" in order or order.get("terms", {}).get("allowNoDeadman")
+        if machine.decision.deadman == "Missing" and not permitted:
+            raise BrokenError(f"invariant 11: nothing would undo the trial of {order.get('id')} on {machine.name}")
 
     def see_journal(self, machine: Machine, journal: Journal) -> None:
         """Before the journal is replaced."""
@@ -147,8 +161,10 @@ class Watch:
             raise BrokenError(f"invariant 4: {machine.name} commits {opened.order}, fault {machine.fault}, {alone=}")
 
     def _see_rollback(self, machine: Machine, cause: str | None) -> None:
-        self.rollbacks += 1
         opened = machine.journal.open if machine.journal else None
+        if opened is not None and opened.kind != "Update":
+            return
+        self.rollbacks += 1
         lost = cause in ("TrialLost", "JournalLost") and opened is not None and opened.lost_attempts >= 1
         if opened is not None and (cause in COUNTED or lost):
             self.condemned[machine.machine_id, opened.digest] = self._retry_of(machine)
@@ -262,6 +278,7 @@ class Watch:
             self.excused |= {h["id"] for h in holders_of(before) if h.get("order")} - left
         if item.kind == "Node" and after is not None:
             self._see_phase(after)
+            self.requests.see_node(before, after, by)
 
     def _see_core(self, before: Item | None, after: Item | None, by: str) -> None:
         if after is None:

@@ -14,7 +14,7 @@ from .ending import judge_ending
 from .machine import Machine
 from .mishaps import MACHINES, OPERATORS
 from .operator import Replica
-from .people import PEOPLE, WISHES, Disturbance, abort_now
+from .people import PEOPLE, WISHES, Disturbance, abort_now, ask
 from .releases import REPOSITORY, SimRelease
 from .schedule import BrokenError, Schedule
 from .setting import Setting, draw_releases, draw_setting
@@ -40,6 +40,9 @@ class Outcome:
     grants: int = 0
     commits: int = 0
     rollbacks: int = 0
+    reboots: int = 0
+    """Reboots and resets that people asked for, and got."""
+    resets: int = 0
     trace: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -60,7 +63,7 @@ class World:
         self.watch = Watch(self)
         self.crash_share = 0.0 if self.setting.profile == "calm" else CRASH_SHARE
         self.switch = self.mended = False
-        self.term = self.hardware = 0
+        self.term = self.hardware = self.asked = 0
         self.late_aborts: set[str] = set()
         """Machines that people abort when their verdict is in the journal."""
         self.machines: dict[str, Machine] = {}
@@ -88,6 +91,8 @@ class World:
         self.elect()
         if self.setting.calm and self.dice.chance(0.5):
             self.schedule.after(150.0, self.apply_version, self.releases[2].release.version)
+        for _ in range(self.dice.pick((0, 1, 1, 2))):
+            self.schedule.after(self.dice.uniform(0.0, self.setting.span), ask, self)
         for _ in range(self.setting.disturbances):
             self.schedule.after(self.dice.uniform(0.0, self.setting.span), self._disturb)
         self.schedule.after(self.setting.span + 200.0, settle, self)
@@ -226,7 +231,7 @@ def run_seed(seed: int, *, tracing: bool = False) -> Outcome:
     watch = world.watch
     return Outcome(
         seed, broken, world.schedule.events, world.setting.profile, watch.grants, watch.commits, watch.rollbacks,
-        tuple(world.schedule.trace),
+        watch.requests.done, len(watch.requests.resets), tuple(world.schedule.trace),
     )  # fmt: skip
 
 
