@@ -297,7 +297,10 @@ class Executor:
         if machine is None:
             return False
         body = {"metadata": {"uid": action.uid}, "status": encode_note(machine, action, self._world.now())}
-        answer = await write.patch_merge(self._session, NODES, action.name, body, subresource="status")
+        version = action.resource_version
+        answer = await write.patch_merge(
+            self._session, NODES, action.name, body, subresource="status", resource_version=version
+        )
         self._world.machines.apply(answer)
         return True
 

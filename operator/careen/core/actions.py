@@ -109,13 +109,16 @@ class Evict:
 
 @dataclass(frozen=True, slots=True)
 class WriteNote:
-    """Say why a machine waits (Node.status.orchestration and conditions)."""
+    """Say why a machine waits (Node.status.orchestration and conditions); precondition: uid."""
 
     name: str
     uid: str
     generation: int
     note: Note
     turn: Turn | None = None
+    resource_version: str | None = None
+    """With a note that readySeconds run from: a precondition too, or a deposed leader's late word on an earlier boot
+    would count for this one."""
 
 
 @dataclass(frozen=True, slots=True)

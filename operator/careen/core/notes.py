@@ -50,7 +50,8 @@ def write_note(view: View, machine: Machine, look: Look, explanation: Explanatio
     turn = None
     if explanation.reason in TOLD and (note is None or note.reason != explanation.reason):
         turn = Turn("Node", machine.name, machine.uid, explanation.reason, explanation.message, warning=True)
-    return WriteNote(machine.name, machine.uid, machine.generation, written, turn)
+    version = machine.resource_version if look.settled_since is not None else None
+    return WriteNote(machine.name, machine.uid, machine.generation, written, turn, version)
 
 
 def _says(note: Note, view: View, machine: Machine, explanation: Explanation) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from careen.api.meta import CORDONED_ANNOTATION
@@ -56,7 +57,8 @@ def perform(action: Action, policy: Policy | None, api: Api, workload: Workload,
             if machine is None:
                 return Refused.NOT_FOUND
             patch = {"status": encode_note(machine.value, action, now)}
-            return api.update("Node", action.name, lambda doc: merge(doc, patch), by=OPERATOR, uid=action.uid)
+            merged = partial(merge, patch=patch)
+            return api.update("Node", action.name, merged, by=OPERATOR, uid=action.uid, version=action.resource_version)
         case WriteOutcome():
             return _set(api, "Node", action, ("status", "request"), encode_outcome(action, now)["request"])
         case WritePolicy():

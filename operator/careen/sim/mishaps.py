@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .disk import GARBAGE
 from .machine import Machine
-from .people import Disturbance, pick_machine
+from .people import Disturbance, ask, pick_machine
 
 if TYPE_CHECKING:
     from .world import World
@@ -54,6 +54,24 @@ def lose_journal(world: World) -> None:
     machine.journal = None
     machine.reset_prepared = False
     world.watch.forget_journal(machine)
+
+
+def trap_request(world: World) -> None:
+    """People ask for a reboot or a reset, in the middle of which the power is cut."""
+    machine = pick_machine(world)
+    world.request_traps.add(machine.name)
+    ask(world, machine)
+
+
+def cut_request(machine: Machine) -> None:
+    """What trap_request waited for."""
+    if not machine.up or machine.retired:
+        return
+    machine.go_down(machine.world.dice.wait(3.0))
+    if machine.world.dice.chance(0.3):
+        machine.note("loses its journal")
+        machine.journal, machine.reset_prepared = None, False
+        machine.world.watch.forget_journal(machine)
 
 
 def rot_slot(world: World) -> None:
@@ -122,5 +140,5 @@ OPERATORS: tuple[Disturbance, ...] = (
     kill_operator, kill_operator, stop_operator, trap_operator, trap_operator, cut_watches, stop_api,
 )  # fmt: skip
 MACHINES: tuple[Disturbance, ...] = (
-    cut_power, cut_power, kill_agent, cut_off, lose_journal, rot_slot, flap, keep_pods,
+    cut_power, cut_power, kill_agent, cut_off, lose_journal, trap_request, rot_slot, flap, keep_pods,
 )  # fmt: skip

@@ -120,11 +120,12 @@ def abort_now(world: World, machine: Machine, order: str) -> None:
         world.schedule.after(world.dice.uniform(2, 8), machine.start_agent, machine.epoch)
 
 
-def ask(world: World) -> None:
+def ask(world: World, machine: Machine | None = None) -> None:
     """`careen reboot`, or `careen reset`."""
     action = world.dice.pick(("Reboot", "Reboot", "Reset"))
+    name = (machine or pick_machine(world)).name
     world.asked += 1
-    edit(world, "Node", pick_machine(world).name, ("spec", "request"), {"action": action, "id": f"ask-{world.asked}"})
+    edit(world, "Node", name, ("spec", "request"), {"action": action, "id": f"ask-{world.asked}"})
 
 
 def take_back(world: World) -> None:

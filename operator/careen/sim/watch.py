@@ -125,6 +125,8 @@ class Watch:
         opened = journal.open
         if opened is not None and opened.verdict is not None:
             self._see_verdict(machine, opened)
+        if opened is not None and opened.kind != "Update":
+            self.world.hear_request(machine)
         known = {end.order for end in machine.journal.ended} if machine.journal else set()
         for end in journal.ended:
             if end.order in known:

@@ -12,7 +12,7 @@ from .api import Api, Item
 from .dice import Dice
 from .ending import judge_ending
 from .machine import Machine
-from .mishaps import MACHINES, OPERATORS
+from .mishaps import MACHINES, OPERATORS, cut_request
 from .operator import Replica
 from .people import PEOPLE, WISHES, Disturbance, abort_now, ask
 from .releases import REPOSITORY, SimRelease
@@ -66,6 +66,8 @@ class World:
         self.term = self.hardware = self.asked = 0
         self.late_aborts: set[str] = set()
         """Machines that people abort when their verdict is in the journal."""
+        self.request_traps: set[str] = set()
+        """Machines whose power is cut in the middle of their next reboot or reset."""
         self.machines: dict[str, Machine] = {}
         for number in range(self.setting.machines):
             name = f"m{number}"
@@ -189,6 +191,12 @@ class World:
         if machine.name in self.late_aborts:
             self.late_aborts.discard(machine.name)
             self.schedule.after(0.005, abort_now, self, machine, order)
+
+    def hear_request(self, machine: Machine) -> None:
+        """A reboot or a reset has begun."""
+        if machine.name in self.request_traps:
+            self.request_traps.discard(machine.name)
+            self.schedule.after(self.dice.uniform(0.0, 0.4), cut_request, machine)
 
     def elect(self) -> None:
         """The Lease: who does not renew it is replaced."""
