@@ -9,8 +9,9 @@ import pytest
 
 from careen.core.actions import Cordon, SetOrder, Uncordon, WriteLock, WriteOutcome, WritePolicy
 from careen.core.encode import encode_order
+from careen.core.releases import NO_RELEASE
 from careen.core.requests import DEFAULT_TERMS, request_order_id
-from careen.core.snapshot import NO_RELEASE, Order, Step
+from careen.core.snapshot import Order, Step
 from careen.core.wishes import Outcome, Request
 
 REBOOT = Request("Reboot", "r1")
