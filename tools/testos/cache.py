@@ -1,0 +1,75 @@
+"""Built things, kept in a folder of the user's cache by the content of what went into them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from careen.sandbox.binaries import cache_folder
+
+UNUSED_SECONDS = 14 * 24 * 3600.0
+"""How long something is kept that nobody asks for."""
+
+Report = Callable[[str], None]
+
+
+def print_report(text: str) -> None:
+    """Tell a person what is being built, on standard error."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+def digest_inputs(*inputs: str | bytes | Path) -> str:
+    """A name for what these inputs make: texts, bytes, and the contents of files and folders."""
+    digest = hashlib.sha256()
+    for item in inputs:
+        if isinstance(item, Path):
+            for path in sorted(item.rglob("*")) if item.is_dir() else [item]:
+                if path.is_file() and path.suffix != ".pyc":
+                    _add(digest, path.name.encode(), path.read_bytes())
+        else:
+            _add(digest, item if isinstance(item, bytes) else item.encode())
+    return digest.hexdigest()[:16]
+
+
+def keep(kind: str, key: str, build: Callable[[Path], None], report: Report = print_report) -> Path:
+    """The folder with what `build` makes; built only if the cache lacks it, complete or not at all.
+
+    kind, key: its name. build: fills the empty folder that it is given. A second caller waits for the first one's
+    build. Raises what `build` raises.
+    """
+    base = cache_folder() / "images"
+    base.mkdir(parents=True, exist_ok=True)
+    made = base / f"{kind}-{key}"
+    with (base / f".{kind}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            fresh = base / f".{kind}-{key}.new"
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir()
+            began = time.monotonic()
+            report(f"building {kind} {key}")
+            build(fresh)
+            fresh.rename(made)
+            report(f"built {kind} {key} in {time.monotonic() - began:.1f} s")
+            _sweep(base)
+    os.utime(made)
+    return made
+
+
+def _add(digest: hashlib._Hash, *parts: bytes) -> None:
+    for part in parts:
+        # With its length, so that no two lists of inputs run together to the same bytes.
+        digest.update(len(part).to_bytes(8, "little") + part)
+
+
+def _sweep(base: Path) -> None:
+    """Remove what nobody asked for in a long time, and what killed builds left behind."""
+    for path in base.iterdir():
+        if path.is_dir() and time.time() - path.stat().st_mtime > UNUSED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)

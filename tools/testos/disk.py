@@ -1,0 +1,99 @@
+"""A machine's disk before its first boot: the first OS in slot A, an empty root, and who it is on the OEM partition."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID, uuid4
+
+from careen.disk.ext4 import make_ext4
+from careen.disk.image import FIRST_SLOT_ATTRIBUTES, NewPartition, PartitionFile, create_disk
+from careen.disk.slots import find_slots
+from careen.disk.table import open_table
+from careen.disk.types import ROOT_TYPE, USR_TYPE, SlotName
+from careen.release.bootblock import BOOT_BLOCK_BYTES
+
+from .image import SLOT_BYTES, OsImage
+
+MIB = 1 << 20
+OEM_TYPE = UUID("0fc63daf-8483-4772-8e79-3d69d8477de4")
+OEM_BYTES = 8 * MIB
+ROOT_BYTES = 128 * MIB
+ESP_TYPE = UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
+_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a machine is. It lies on the OEM partition, so that an emptied root comes back as the same machine."""
+
+    machine_id: str
+    """32 hex digits, as /etc/machine-id has them."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Files of /etc/careen by name: the agent's settings, kubeconfig and trust root."""
+
+
+def make_disk(path: Path, image: OsImage, identity: Identity, *, root_bytes: int = ROOT_BYTES) -> None:
+    """Make the disk of a new machine with `image` in slot A. Raises FileExistsError if `path` exists."""
+    slot_bytes = SLOT_BYTES[image.flavor]
+    partitions = (
+        NewPartition(3, USR_TYPE, SlotName.A.guid, SlotName.A.label, slot_bytes, FIRST_SLOT_ATTRIBUTES),
+        NewPartition(4, USR_TYPE, SlotName.B.guid, SlotName.B.label, slot_bytes),
+        NewPartition(6, OEM_TYPE, uuid4(), "OEM", OEM_BYTES),
+        NewPartition(9, ROOT_TYPE, uuid4(), "ROOT", root_bytes),
+    )
+    create_disk(path, partitions, sector_size=512, disk_guid=uuid4())
+    fill_slot(path, SlotName.A, image)
+    with tempfile.TemporaryDirectory() as scratch:
+        _write_partition(path, "OEM", _make_oem(Path(scratch), identity))
+    _format_root(path)
+
+
+def fill_slot(path: Path, name: SlotName, image: OsImage) -> None:
+    """Put an image and its boot block into a slot of a machine that does not run. Asks nothing about what is there."""
+    with open_table(path, writable=True) as opened:
+        slot = PartitionFile(opened.block, find_slots(opened.table)[name].entry)
+        with image.image.open("rb") as source:
+            offset = 0
+            while part := source.read(MIB):
+                # Holes stay holes.
+                if part.count(0) < len(part) or slot.read(offset, len(part)).count(0) < len(part):
+                    slot.write(offset, part)
+                offset += len(part)
+        slot.write(slot.size - BOOT_BLOCK_BYTES, image.block.encode())
+        slot.sync()
+
+
+def _make_oem(scratch: Path, identity: Identity) -> Path:
+    tree = scratch / "oem"
+    (tree / "careen").mkdir(parents=True)
+    (tree / "machine-id").write_text(f"{identity.machine_id}\n")
+    for name, data in identity.files.items():
+        (tree / "careen" / name).write_bytes(data)
+        (tree / "careen" / name).chmod(0o600)
+    made = scratch / "oem.ext4"
+    make_ext4(tree, made, size=OEM_BYTES, uuid=uuid4(), label="OEM")
+    return made
+
+
+def _write_partition(path: Path, label: str, contents: Path) -> None:
+    with open_table(path, writable=True) as opened:
+        (entry,) = (entry for entry in opened.table.entries if entry.label == label)
+        with contents.open("rb") as source:
+            place = 0
+            while part := source.read(MIB):
+                opened.block.write(entry.start + place, part)
+                place += len(part)
+        opened.block.sync()
+
+
+def _format_root(path: Path) -> None:
+    with open_table(path) as opened:
+        (entry,) = (entry for entry in opened.table.entries if entry.label == "ROOT")
+    program = shutil.which("mkfs.ext4", path="/usr/sbin:/sbin:/usr/bin") or "mkfs.ext4"
+    options = f"offset={entry.start},lazy_itable_init=1,lazy_journal_init=1,nodiscard"
+    command = [program, "-q", "-F", "-L", "ROOT", "-E", options, str(path), f"{entry.size // 1024}k"]
+    subprocess.run(command, check=True, timeout=_SECONDS, capture_output=True)

@@ -1,0 +1,87 @@
+"""Versions of the OS: the same tree, with another number, and with a fault where a test wants one."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from .tree import PRODUCT, UNITS, enable
+
+
+class Fault(StrEnum):
+    """What is wrong with a version."""
+
+    PANIC = "panic"
+    """The kernel panics early in the boot."""
+    HANG = "hang"
+    """Nothing but the kernel gets time any more, early in the boot."""
+    INIT_EXITS = "init-exits"
+    """systemd is replaced by a program that ends."""
+    NO_AGENT = "no-agent"
+    """The agent is never started."""
+    AGENT_CRASHES = "agent-crashes"
+    """The agent ends as soon as it is started."""
+    UNHEALTHY = "unhealthy"
+    """A unit fails, so that systemd calls the system degraded."""
+
+
+AGENT_UNIT = "careen-agent.service"
+_UNHEALTHY = "[Unit]\nDescription=Fails\n[Service]\nType=oneshot\nExecStart=/bin/false\n"
+_CRASHING = "[Service]\nExecStart=\nExecStart=/bin/false\n"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One version."""
+
+    version: str
+    """Its number, as os-release has it."""
+    fault: Fault | None = None
+    """What is wrong with it."""
+
+    @property
+    def name(self) -> str:
+        """What people call it, such as `2-panic`."""
+        return self.version if self.fault is None else f"{self.version}-{self.fault}"
+
+
+def apply(variant: Variant, usr: Path) -> None:
+    """Make a copy of the tree this version. Files are replaced, never written in place: the copy may share them."""
+    release = usr / "lib/os-release"
+    text = re.sub(r"^(PRETTY_NAME|VERSION|VERSION_ID)=.*\n", "", release.read_text(), flags=re.MULTILINE)
+    text += f'PRETTY_NAME="Careen test OS {variant.name}"\nVERSION_ID="{variant.version}"\n'
+    replace(release, text + f'IMAGE_ID="{PRODUCT}"\nIMAGE_VERSION="{variant.version}"\n')
+    match variant.fault:
+        case Fault.PANIC | Fault.HANG:
+            replace(usr / "lib/testos/fault.word", f"{variant.fault}\n")
+        case Fault.INIT_EXITS:
+            replace(usr / "lib/systemd/systemd", '#!/bin/sh\necho "OS fault: init exits" > /dev/console\nexit 1\n', 0o755)
+        case Fault.NO_AGENT:
+            for link in (usr / UNITS).glob(f"*.wants/{AGENT_UNIT}"):
+                link.unlink()
+        case Fault.AGENT_CRASHES:
+            drop_in = usr / UNITS / f"{AGENT_UNIT}.d/99-fault.conf"
+            drop_in.parent.mkdir(exist_ok=True)
+            replace(drop_in, _CRASHING)
+        case Fault.UNHEALTHY:
+            replace(usr / UNITS / "testos-unhealthy.service", _UNHEALTHY)
+            enable(usr, "testos-unhealthy.service", "multi-user.target")
+
+
+def replace(path: Path, text: str, mode: int = 0o644) -> None:
+    """Put a new file in the place of one that may have other links."""
+    path.unlink(missing_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+
+
+def copy_tree(usr: Path, target: Path) -> None:
+    """A copy of a tree that shares its files by hard links."""
+    shutil.copytree(usr, target, symlinks=True, copy_function=_link)
+
+
+def _link(source: str, target: str) -> None:
+    Path(target).hardlink_to(source)
