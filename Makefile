@@ -8,7 +8,7 @@ ARGS ?=
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test lint unit model api sim bench crds picture lock clean
+.PHONY: help setup packages demo test lint unit model api test-vm test-vm-all sim bench crds picture lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -48,6 +48,14 @@ model: setup ## The seeded model test: whole rollouts in memory, invariants afte
 
 api: setup ## Tests on a real API server (built at the first run, cached for ever after)
 	@$(BIN)/pytest -q -n 2 --dist loadfile tests/api $(ARGS)
+
+test-vm: setup ## Eight scenarios on virtual machines under software emulation (needs root to build their images once)
+	@tools/packages vm
+	@$(STEP) vm $(BIN)/pytest -q -m short tests/vm $(ARGS)
+
+test-vm-all: setup ## The whole matrix of faults on virtual machines
+	@tools/packages vm
+	@$(STEP) vm-all $(BIN)/pytest -q tests/vm $(ARGS)
 
 sim: setup ## The model test over SEEDS seeds (default 100000)
 	@$(BIN)/python -m careen.sim --seeds $(SEEDS)

@@ -104,7 +104,7 @@ def _mmdebstrap(folder: Path, preferences: Path) -> None:
         "mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(PACKAGES)}",
         "--aptopt=Acquire::Retries \"3\"",
         *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in excluded),
-        f"--setup-hook=mkdir -p \"$1/etc/apt/preferences.d\" && cp {preferences} \"$1/etc/apt/preferences.d/pins.pref\"",
+        f'--setup-hook=mkdir -p "$1/etc/apt/preferences.d" && cp {preferences} "$1/etc/apt/preferences.d/pins.pref"',
         f"--customize-hook={_HOOK}",
         SUITE, str(folder / "root"), *find_sources(),
     ]  # fmt: skip

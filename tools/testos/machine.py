@@ -60,15 +60,23 @@ class Machine:
     """A machine on one disk. It may be started, cut off and started again; nothing is left when this process ends."""
 
     def __init__(
-        self, name: str, disk: Path, loader: Loader, folder: Path, options: MachineOptions | None = None
+        self,
+        name: str,
+        disk: Path,
+        loader: Loader,
+        *,
+        folder: Path,
+        logs: Path,
+        options: MachineOptions | None = None,
     ) -> None:
-        """folder: for its sockets and logs; its path must be short, as that of every unix socket."""
+        """folder: for its sockets; its path must be short, as that of every unix socket. logs: for its consoles."""
         self.name = name
         self.disk = disk
         self.options = options or MachineOptions()
-        self.console = Console(folder / f"{name}-console.log")
+        self.console = Console(logs / f"{name}-console.log")
         self._loader = loader
         self._folder = folder
+        self._logs = logs
         self._child: Child | None = None
         self._monitor: Monitor | None = None
         self._shell: Shell | None = None
@@ -104,7 +112,7 @@ class Machine:
         if self.running:
             raise TestOsError(f"{self.name} is on")
         self.console.note("power on")
-        self._child = spawn(f"{self.name}-qemu", self._command(), self._folder / f"{self.name}-qemu.log")
+        self._child = spawn(f"{self.name}-qemu", self._command(), self._logs / f"{self.name}-qemu.log")
         # QEMU waits with the boot until somebody reads the console: no line is lost.
         connection = self._connect("console")
         self.console.attach(connection)

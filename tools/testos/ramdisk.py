@@ -10,6 +10,7 @@ import zstandard
 from .cache import digest_inputs, keep
 from .cpio import Archive, resolve_inside
 from .debian import HERE, TestOsError
+from .kernel import read_modules
 
 DISK_MODULES = ("virtio_pci", "virtio_blk")
 INITRD_MODULES = (*DISK_MODULES, "dm_verity", "overlay", "erofs", "ext4", "virtio_net", "i6300esb", "softdog")
@@ -26,7 +27,7 @@ _SECONDS = 60.0
 def build_ramdisks(root: Path, root_key: str) -> Path:
     """A folder of the cache with `initrd` and `loader`, made with the programs and modules of a root tree."""
     inputs = (FILES / "common.sh", FILES / "gpt.sh", FILES / "loader.sh", FILES / "initrd.sh", Path(__file__))
-    key = digest_inputs(root_key, *inputs, HERE / "cpio.py")
+    key = digest_inputs(root_key, *inputs, HERE / "cpio.py", HERE / "kernel.py")
 
     def build(folder: Path) -> None:
         (folder / "initrd").write_bytes(_compress(_make_initrd(root)))
@@ -78,21 +79,11 @@ def _add_program(archive: Archive, root: Path, path: str) -> None:
 
 
 def _order_modules(root: Path, wanted: tuple[str, ...]) -> list[Path]:
-    """Files of the modules with all that they need, each after what it needs. Modules that are built in are left out."""
-    (folder,) = (root / "usr/lib/modules").iterdir()
-    needs: dict[str, list[str]] = {}
-    for line in (folder / "modules.dep").read_text().splitlines():
-        path, _, others = line.partition(":")
-        needs[path] = others.split()
-    by_name = {Path(path).name.split(".")[0].replace("-", "_"): path for path in needs}
-    ordered: list[str] = []
-    for name in wanted:
-        if (path := by_name.get(name)) is not None:
-            # modules.dep lists what is needed last first.
-            ordered += [needed for needed in (*reversed(needs[path]), path) if needed not in ordered]
+    modules = read_modules(root)
+    ordered = modules.find(wanted)
     if not any("virtio_blk" in path for path in ordered):
         raise TestOsError(f"the kernel in {root} has no module virtio_blk")
-    return [folder / path for path in ordered]
+    return [modules.folder / path for path in ordered]
 
 
 def _compress(archive: Archive) -> bytes:

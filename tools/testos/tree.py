@@ -10,35 +10,42 @@ from pathlib import Path
 
 from .cache import digest_inputs, keep
 from .debian import HERE, PackageSet, build_root
+from .kernel import read_modules
 
 FILES = HERE / "files"
 UNITS = "lib/systemd/system"
 PRODUCT = "testos"
 MODULES = (
-    "virtio", "virtio_pci", "virtio_blk", "virtio_net", "virtio_rng", "virtio_console", "dm_mod", "dm_verity", "dm_flakey",
-    "overlay", "erofs", "ext4", "loop", "softdog", "i6300esb", "qemu_fw_cfg", "vfat", "fat", "nls_ascii", "nls_cp437", "efivarfs",
+    "virtio", "virtio_pci", "virtio_blk", "virtio_net", "virtio_rng", "virtio_console", "dm_mod", "dm_verity",
+    "dm_flakey", "overlay", "erofs", "ext4", "loop", "softdog", "i6300esb", "qemu_fw_cfg", "vfat", "fat",
+    "nls_ascii", "nls_cp437", "efivarfs", "autofs4",
 )  # fmt: skip
 _NOT_NEEDED = (
-    "share/perl", "share/perl5", "lib/x86_64-linux-gnu/perl", "lib/x86_64-linux-gnu/perl-base", "bin/perl*", "lib/x86_64-linux-gnu/libperl*",
-    "lib/udev/hwdb*", "lib/apt", "bin/apt*", "lib/x86_64-linux-gnu/libapt*", "lib/x86_64-linux-gnu/gconv", "share/zoneinfo",
-    "share/bash-completion", "share/zsh", "share/common-licenses", "share/keyrings", "lib/python3.11/test",
-    "lib/python3.11/idlelib", "lib/python3.11/lib2to3", "lib/python3.11/pydoc_data", "lib/python3.11/distutils", "lib/valgrind",
-    "lib/x86_64-linux-gnu/libdb-5*", "lib/x86_64-linux-gnu/libsqlite3*", "lib/xen-4.17", "lib/initramfs-tools", "share/initramfs-tools",
-    "lib/x86_64-linux-gnu/libstdc++*", "bin/lto-dump*", "games", "include", "src", "local",
-    "share/doc", "share/man", "share/info", "share/locale", "share/lintian",
+    "share/perl", "share/perl5", "lib/x86_64-linux-gnu/perl", "lib/x86_64-linux-gnu/perl-base", "bin/perl*",
+    "lib/x86_64-linux-gnu/libperl*", "lib/udev/hwdb*", "lib/apt", "bin/apt*", "lib/x86_64-linux-gnu/libapt*",
+    "lib/x86_64-linux-gnu/gconv", "share/zoneinfo", "share/bash-completion", "share/zsh", "share/common-licenses",
+    "share/keyrings", "lib/python3.11/test", "lib/python3.11/idlelib", "lib/python3.11/lib2to3",
+    "lib/python3.11/pydoc_data", "lib/python3.11/distutils", "lib/valgrind", "lib/x86_64-linux-gnu/libdb-5*",
+    "lib/x86_64-linux-gnu/libsqlite3*", "lib/xen-4.17", "lib/initramfs-tools", "share/initramfs-tools",
+    "lib/x86_64-linux-gnu/libstdc++*", "bin/lto-dump*", "games", "include", "src", "local", "share/doc",
+    "share/man", "share/info", "share/locale", "share/lintian",
 )  # fmt: skip
 """What no test needs of a small image; each megabyte costs time in every test under software emulation."""
 _GENERATORS = ("systemd-debug-generator",)
 _MASKED = (
-    "systemd-pstore.service", "systemd-binfmt.service", "systemd-update-utmp.service", "systemd-update-utmp-runlevel.service",
-    "systemd-timesyncd.service", "systemd-firstboot.service", "systemd-networkd-wait-online.service", "systemd-network-generator.service",
-    "systemd-machine-id-commit.service", "systemd-sysusers.service", "systemd-pcrphase.service", "systemd-pcrphase-sysinit.service",
-    "systemd-hwdb-update.service", "e2scrub_reap.service", "e2scrub_all.timer", "fstrim.timer", "apt-daily.timer", "apt-daily-upgrade.timer",
-    "dpkg-db-backup.timer", "systemd-tmpfiles-clean.timer", "getty.target", "getty-static.service", "systemd-initctl.socket",
-    "systemd-ask-password-wall.path", "systemd-ask-password-console.path", "proc-sys-fs-binfmt_misc.automount", "remote-fs.target",
-    "modprobe@drm.service", "modprobe@fuse.service", "modprobe@configfs.service", "modprobe@efi_pstore.service", "sys-fs-fuse-connections.mount",
-    "sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "dev-hugepages.mount", "dev-mqueue.mount",
-    "kexec.service", "kexec-load.service", "systemd-resolved.service", "systemd-user-sessions.service", "systemd-journald-audit.socket",
+    "systemd-pstore.service", "systemd-logind.service", "systemd-binfmt.service", "systemd-update-utmp.service",
+    "systemd-update-utmp-runlevel.service", "systemd-timesyncd.service", "systemd-firstboot.service",
+    "systemd-networkd-wait-online.service", "systemd-network-generator.service",
+    "systemd-machine-id-commit.service", "systemd-sysusers.service", "systemd-pcrphase.service",
+    "systemd-pcrphase-sysinit.service", "systemd-hwdb-update.service", "e2scrub_reap.service", "e2scrub_all.timer",
+    "fstrim.timer", "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer",
+    "systemd-tmpfiles-clean.timer", "getty.target", "getty-static.service", "systemd-initctl.socket",
+    "systemd-ask-password-wall.path", "systemd-ask-password-console.path", "proc-sys-fs-binfmt_misc.automount",
+    "remote-fs.target", "modprobe@drm.service", "modprobe@fuse.service", "modprobe@configfs.service",
+    "modprobe@efi_pstore.service", "sys-fs-fuse-connections.mount", "sys-kernel-config.mount",
+    "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "dev-hugepages.mount", "dev-mqueue.mount",
+    "kexec.service", "kexec-load.service", "systemd-resolved.service", "systemd-user-sessions.service",
+    "systemd-journald-audit.socket",
 )  # fmt: skip
 _SECONDS = 300.0
 
@@ -67,7 +74,7 @@ class Tree:
 def build_tree(packages: PackageSet, flavor: Flavor) -> Tree:
     """The /usr of the OS without a version, from the cache if it is there."""
     made = build_root(packages)
-    key = digest_inputs(made.name, FILES, Path(__file__), flavor)
+    key = digest_inputs(made.name, FILES, Path(__file__), HERE / "kernel.py", flavor)
 
     def build(folder: Path) -> None:
         work = folder / "work"
@@ -98,19 +105,13 @@ def _shape(root: Path, flavor: Flavor) -> None:
 
 
 def _trim_modules(root: Path) -> None:
-    (folder,) = (root / "usr/lib/modules").iterdir()
-    needs: dict[str, list[str]] = {}
-    for line in (folder / "modules.dep").read_text().splitlines():
-        path, _, others = line.partition(":")
-        needs[path] = others.split()
-    wanted = {path for path in needs if Path(path).name.split(".")[0].replace("-", "_") in MODULES}
-    wanted |= {needed for path in wanted for needed in needs[path]}
-    for path in needs.keys() - wanted:
-        (folder / path).unlink()
-    for directory in sorted((folder / "kernel").rglob("*/"), reverse=True):
+    modules = read_modules(root)
+    for path in modules.needs.keys() - set(modules.find(MODULES)):
+        (modules.folder / path).unlink()
+    for directory in sorted((modules.folder / "kernel").rglob("*/"), reverse=True):
         if not any(directory.iterdir()):
             directory.rmdir()
-    _run("chroot", str(root), "depmod", folder.name)
+    _run("chroot", str(root), "depmod", modules.folder.name)
 
 
 def _write_settings(usr: Path, etc: Path) -> None:

@@ -58,7 +58,9 @@ def apply(variant: Variant, usr: Path) -> None:
         case Fault.PANIC | Fault.HANG:
             replace(usr / "lib/testos/fault.word", f"{variant.fault}\n")
         case Fault.INIT_EXITS:
-            replace(usr / "lib/systemd/systemd", '#!/bin/sh\necho "OS fault: init exits" > /dev/console\nexit 1\n', 0o755)
+            replace(
+                usr / "lib/systemd/systemd", '#!/bin/sh\necho "OS fault: init exits" > /dev/console\nexit 1\n', 0o755
+            )
         case Fault.NO_AGENT:
             for link in (usr / UNITS).glob(f"*.wants/{AGENT_UNIT}"):
                 link.unlink()

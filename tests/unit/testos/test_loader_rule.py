@@ -19,9 +19,7 @@ MIB = 1 << 20
 BUSYBOX = shutil.which("busybox")
 pytestmark = pytest.mark.skipif(BUSYBOX is None, reason="busybox is not installed (tools/packages vm)")
 
-attributes = st.builds(
-    Attributes, priority=st.integers(0, 15), tries=st.integers(0, 15), successful=st.booleans()
-)
+attributes = st.builds(Attributes, priority=st.integers(0, 15), tries=st.integers(0, 15), successful=st.booleans())
 
 
 def run_shell(disk: Path, script: str) -> str:

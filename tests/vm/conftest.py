@@ -1,0 +1,97 @@
+"""Virtual machines for the tests: one runs at a time, each on a disk of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from careen.disk.types import SlotName
+from careen.sandbox.workspace import Workspace
+from testos.debian import TestOsError
+from testos.disk import Identity, fill_slot, make_disk
+from testos.image import Loader, OsImage, build_image, build_loader
+from testos.machine import Machine, MachineOptions
+from testos.variant import Fault, Variant
+
+HERE = Path(__file__).parent
+BOOT_SECONDS = 120.0
+"""How long a machine may take from its reset until its OS is up: five times what it takes on two idle processors."""
+
+MakeMachine = Callable[..., Machine]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of this folder."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker("vm")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Build the images before the first test, where people see it: it takes longer than a test's time limit."""
+    if session.config.option.collectonly or not any(item.get_closest_marker("vm") for item in session.items):
+        return
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    try:
+        with capture.global_and_fixture_disabled():
+            build_loader()
+            for version in ("1", "2"):
+                build_image(Variant(version))
+    except TestOsError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+@pytest.fixture(scope="session")
+def loader() -> Loader:
+    """The machines' boot loader."""
+    return build_loader()
+
+
+@pytest.fixture
+def workspace() -> Iterator[Workspace]:
+    """A folder for disks and sockets, and one for the consoles' logs, which stays."""
+    made = Workspace()
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def make_machine(loader: Loader, workspace: Workspace) -> Iterator[MakeMachine]:
+    """Makes machines with version 1 in slot A, and what a test wants in slot B; all are cut off at its end."""
+    with contextlib.ExitStack() as undo:
+
+        def make(name: str = "vm", *, passive: OsImage | None = None, **options: object) -> Machine:
+            disk = workspace.path / f"{name}.img"
+            make_disk(disk, image("1"), Identity(uuid.uuid4().hex))
+            if passive is not None:
+                fill_slot(disk, SlotName.B, passive)
+            machine = Machine(
+                name,
+                disk,
+                loader,
+                folder=workspace.path,
+                logs=workspace.logs,
+                options=MachineOptions(**options),  # type: ignore[arg-type]
+            )
+            undo.callback(machine.cut_power)
+            return machine
+
+        yield make
+
+
+def image(version: str, fault: Fault | None = None) -> OsImage:
+    """An image, built when the cache lacks it."""
+    return build_image(Variant(version, fault))
+
+
+def wait_up(machine: Machine, version: str, slot: SlotName, boot: str) -> None:
+    """Wait until a system is up, and compare which one it is. boot: firmware or kexec."""
+    line = machine.console.wait_for(r"OS up", BOOT_SECONDS).text
+    found = dict(word.split("=", 1) for word in line.split() if "=" in word)
+    wanted = {"version": version, "slot": str(slot), "boot": boot}
+    assert {key: found.get(key) for key in wanted} == wanted, machine.console.tail()
