@@ -17,6 +17,7 @@ from .conftest import BOOT_SECONDS, MakeMachine, image, wait_up
 A, B = SlotName.A, SlotName.B
 
 
+@pytest.mark.short
 def test_boots_verified_and_kexecs_into_the_other_slot(make_machine: MakeMachine) -> None:
     two = image("2")
     machine = make_machine(passive=two)
@@ -33,7 +34,7 @@ def test_boots_verified_and_kexecs_into_the_other_slot(make_machine: MakeMachine
         wait_up(machine, "1", A, "firmware")
 
 
-@pytest.mark.parametrize("fault", [Fault.PANIC, Fault.INIT_EXITS])
+@pytest.mark.parametrize("fault", [pytest.param(Fault.PANIC, marks=pytest.mark.short), Fault.INIT_EXITS])
 def test_a_broken_system_in_b_ends_in_a(make_machine: MakeMachine, fault: Fault) -> None:
     broken = image("2", fault)
     machine = make_machine(passive=broken)

@@ -18,6 +18,10 @@ PACKAGES = (
 )  # fmt: skip
 KERNEL = "linux-image-cloud-amd64"
 BUILD_SECONDS = 1200.0
+_OPTIONS = (
+    "--mode=root", "--variant=minbase", '--aptopt=Acquire::Retries "3"',
+    *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "locale", "info", "lintian")),
+)  # fmt: skip
 _HOOK = HERE / "files/kernel-hook.sh"
 
 
@@ -46,8 +50,8 @@ def build_root(packages: PackageSet) -> Path:
 
     Needs root. Raises TestOsError when packages can't be had.
     """
-    inputs = (lock_file(packages), Path(__file__), _HOOK)
-    return keep(f"root-{packages}", digest_inputs(*(path for path in inputs if path.exists())), _Builder(packages))
+    preferences = write_preferences(packages, read_lock(packages))
+    return keep(f"root-{packages}", digest_inputs(preferences, _HOOK, *PACKAGES, *_OPTIONS), _Builder(packages))
 
 
 class _Builder:
@@ -99,11 +103,8 @@ def find_sources() -> list[str]:
 
 
 def _mmdebstrap(folder: Path, preferences: Path) -> None:
-    excluded = ("doc", "man", "locale", "info", "lintian")
     command = [
-        "mmdebstrap", "--mode=root", "--variant=minbase", f"--include={','.join(PACKAGES)}",
-        "--aptopt=Acquire::Retries \"3\"",
-        *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in excluded),
+        "mmdebstrap", *_OPTIONS, f"--include={','.join(PACKAGES)}",
         f'--setup-hook=mkdir -p "$1/etc/apt/preferences.d" && cp {preferences} "$1/etc/apt/preferences.d/pins.pref"',
         f"--customize-hook={_HOOK}",
         SUITE, str(folder / "root"), *find_sources(),

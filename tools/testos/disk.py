@@ -10,10 +10,9 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from careen.disk.ext4 import make_ext4
-from careen.disk.image import FIRST_SLOT_ATTRIBUTES, NewPartition, PartitionFile, create_disk
-from careen.disk.slots import find_slots
-from careen.disk.table import open_table
-from careen.disk.types import ROOT_TYPE, USR_TYPE, SlotName
+from careen.disk.image import FIRST_SLOT_ATTRIBUTES, NewPartition, create_disk, fill_slot
+from careen.disk.table import open_table, read_slots
+from careen.disk.types import ROOT_TYPE, USR_TYPE, Entry, SlotName
 from careen.release.bootblock import BOOT_BLOCK_BYTES
 
 from .image import SLOT_BYTES, OsImage
@@ -46,25 +45,17 @@ def make_disk(path: Path, image: OsImage, identity: Identity, *, root_bytes: int
         NewPartition(9, ROOT_TYPE, uuid4(), "ROOT", root_bytes),
     )
     create_disk(path, partitions, sector_size=512, disk_guid=uuid4())
-    fill_slot(path, SlotName.A, image)
+    install(path, SlotName.A, image)
     with tempfile.TemporaryDirectory() as scratch:
-        _write_partition(path, "OEM", _make_oem(Path(scratch), identity))
+        _write(path, _find(path, "OEM").start, _make_oem(Path(scratch), identity).read_bytes())
     _format_root(path)
 
 
-def fill_slot(path: Path, name: SlotName, image: OsImage) -> None:
-    """Put an image and its boot block into a slot of a machine that does not run. Asks nothing about what is there."""
-    with open_table(path, writable=True) as opened:
-        slot = PartitionFile(opened.block, find_slots(opened.table)[name].entry)
-        with image.image.open("rb") as source:
-            offset = 0
-            while part := source.read(MIB):
-                # Holes stay holes.
-                if part.count(0) < len(part) or slot.read(offset, len(part)).count(0) < len(part):
-                    slot.write(offset, part)
-                offset += len(part)
-        slot.write(slot.size - BOOT_BLOCK_BYTES, image.block.encode())
-        slot.sync()
+def install(path: Path, name: SlotName, image: OsImage) -> None:
+    """Put an image and its boot block into a slot of a machine that is off. Asks nothing about what is there."""
+    fill_slot(path, name, image.image)
+    slot = read_slots(path)[name]
+    _write(path, slot.start + slot.size - BOOT_BLOCK_BYTES, image.block.encode())
 
 
 def _make_oem(scratch: Path, identity: Identity) -> Path:
@@ -79,20 +70,20 @@ def _make_oem(scratch: Path, identity: Identity) -> Path:
     return made
 
 
-def _write_partition(path: Path, label: str, contents: Path) -> None:
-    with open_table(path, writable=True) as opened:
-        (entry,) = (entry for entry in opened.table.entries if entry.label == label)
-        with contents.open("rb") as source:
-            place = 0
-            while part := source.read(MIB):
-                opened.block.write(entry.start + place, part)
-                place += len(part)
-        opened.block.sync()
+def _find(path: Path, label: str) -> Entry:
+    with open_table(path) as opened:
+        (found,) = (entry for entry in opened.table.entries if entry.label == label)
+        return found
+
+
+def _write(path: Path, offset: int, data: bytes) -> None:
+    with path.open("r+b") as disk:
+        disk.seek(offset)
+        disk.write(data)
 
 
 def _format_root(path: Path) -> None:
-    with open_table(path) as opened:
-        (entry,) = (entry for entry in opened.table.entries if entry.label == "ROOT")
+    entry = _find(path, "ROOT")
     program = shutil.which("mkfs.ext4", path="/usr/sbin:/sbin:/usr/bin") or "mkfs.ext4"
     options = f"offset={entry.start},lazy_itable_init=1,lazy_journal_init=1,nodiscard"
     command = [program, "-q", "-F", "-L", "ROOT", "-E", options, str(path), f"{entry.size // 1024}k"]

@@ -1,23 +1,22 @@
-"""Images of the OS as a slot holds them: file system, hash tree, and the boot block that names them."""
+"""Releases of the OS as `careen release build` makes them, one for each version."""
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from uuid import UUID, uuid5
 
-from careen.disk.ext4 import make_ext4
+import careen.release
 from careen.release.bootblock import BootBlock
-from careen.release.manifest import BootFile
-from careen.release.verity import BLOCK_BYTES, build_tree, hash_block
+from careen.release.build import IMAGE_NAME, Build, build_release
+from careen.release.manifest import ReleaseDocument, digest_document, parse_document
+from careen.release.repository import DOCUMENT_NAME
 
 from .cache import digest_inputs, keep
 from .debian import HERE, PackageSet
 from .ramdisk import build_ramdisks
-from .tree import Flavor
+from .tree import PRODUCT, Flavor
 from .tree import build_tree as build_usr
 from .variant import Variant, apply, copy_tree
 
@@ -27,7 +26,9 @@ FILESYSTEM_BYTES = {Flavor.SMALL: 192 * MIB, Flavor.FULL: 480 * MIB}
 SLOT_BYTES = {Flavor.SMALL: 200 * MIB, Flavor.FULL: 496 * MIB}
 """Size of the slots of a machine."""
 ARCHITECTURE = "x86_64"
-_NAMESPACE = UUID("0b2c3f62-8a0a-5f0e-9f3e-3a4bb1c7a7de")
+CAPABILITIES: tuple[str, ...] = ()
+_LEVELS = {Flavor.SMALL: 3, Flavor.FULL: 9}
+_SOURCES = Path(careen.release.__file__).parent
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,22 @@ class OsImage:
     @property
     def image(self) -> Path:
         """The file system with its hash tree."""
-        return self.folder / "image"
+        return self.folder / IMAGE_NAME
 
-    @property
+    @cached_property
+    def document(self) -> ReleaseDocument:
+        """What the release says of itself."""
+        return parse_document((self.folder / DOCUMENT_NAME).read_bytes())
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of the release."""
+        return digest_document(self.document.dump())
+
+    @cached_property
     def block(self) -> BootBlock:
         """The boot block of a slot that holds it."""
-        return BootBlock.model_validate_json((self.folder / "boot-block.json").read_text())
+        return BootBlock.of(self.document, self.digest, ARCHITECTURE)
 
 
 @dataclass(frozen=True)
@@ -70,8 +81,7 @@ def build_image(
     """The image of a version, from the cache if it is there. Needs root and Debian 12 to build it."""
     tree = build_usr(packages, flavor)
     ramdisks = build_ramdisks(tree.root, tree.key)
-    here = (Path(__file__), HERE / "variant.py")
-    key = digest_inputs(tree.key, ramdisks.name, variant.name, flavor, *here)
+    key = digest_inputs(tree.key, ramdisks.name, variant.name, flavor, Path(__file__), HERE / "variant.py", *_sources())
 
     def build(folder: Path) -> None:
         # Beside the trees, since hard links do not cross file systems.
@@ -79,31 +89,21 @@ def build_image(
             usr = Path(scratch) / "usr"
             copy_tree(tree.usr, usr)
             apply(variant, usr)
-            shutil.copyfile(ramdisks / "initrd", usr / "boot/initrd.img")
-            block = _make_image(usr, folder / "image", variant, FILESYSTEM_BYTES[flavor])
-        (folder / "boot-block.json").write_text(block.model_dump_json(by_alias=True))
+            wanted = Build(
+                usr,
+                variant.version,
+                PRODUCT,
+                ARCHITECTURE,
+                initrd=ramdisks / "initrd",
+                capabilities=CAPABILITIES,
+                filesystem_bytes=FILESYSTEM_BYTES[flavor],
+                level=_LEVELS[flavor],
+            )
+            build_release(wanted, folder)
 
     return OsImage(variant, flavor, keep(f"image-{packages}-{flavor}-{variant.name}", key, build))
 
 
-def _make_image(usr: Path, image: Path, variant: Variant, size: int) -> BootBlock:
-    make_ext4(usr, image, size=size, uuid=uuid5(_NAMESPACE, variant.name), label=f"usr-{variant.version}"[:16])
-    with image.open("rb") as file:
-        leaves = b"".join(hash_block(data) for data in iter(lambda: file.read(BLOCK_BYTES), b""))
-    tree = build_tree(leaves)
-    with image.open("ab") as file:
-        file.write(tree.data)
-    return BootBlock(
-        version=variant.version,
-        digest=f"sha256:{hashlib.sha256(variant.name.encode() + tree.root).hexdigest()}",
-        verity_root=tree.root.hex(),
-        data_blocks=size // BLOCK_BYTES,
-        size=image.stat().st_size,
-        kernel=_describe(usr, "boot/vmlinuz"),
-        initrd=_describe(usr, "boot/initrd.img"),
-    )
-
-
-def _describe(usr: Path, path: str) -> BootFile:
-    data = (usr / path).read_bytes()
-    return BootFile(path=path, length=len(data), sha256=hashlib.sha256(data).hexdigest())
+def _sources() -> list[Path]:
+    """What makes an image of a tree, and how: another format must not be taken from the cache."""
+    return [_SOURCES / name for name in ("build.py", "filesystem.py", "tree.py", "verity.py", "manifest.py")]
