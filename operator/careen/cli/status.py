@@ -82,6 +82,7 @@ def draw_status(reading: Reading, only: str | None = None) -> Group:
     policies = make_table("POLICY", "VERSION", "WAVE", "UPDATED", "UNAVAILABLE", "FAILED", "STATE", "SENTENCE")
     for policy in chosen:
         shown = _describe_policy(policy)
+        shown["version"] = _tell_release(policy) or shown["version"]
         keys = ("name", "version", "wave", "updated", "unavailable", "failed", "state", "message")
         add_row(policies, [shown[key] for key in keys])
     nodes = make_table("MACHINE", "SLOTS P/T/S", "VERSION", "ORDER", "REASON", "SENTENCE")
@@ -123,6 +124,8 @@ def _describe_policy(policy: Policy) -> dict[str, Any]:
     return {
         "name": policy.name,
         "version": rollout.release.version if rollout else policy.version or policy.digest,
+        "channel": policy.channel,
+        "resolved": asdict(policy.resolved) if policy.resolved is not None else None,
         "rollout": rollout.id if rollout else None,
         "wave": wave,
         "updated": f"{counts.get('updated', 0)}/{counts.get('selected', 0)}",
@@ -133,8 +136,29 @@ def _describe_policy(policy: Policy) -> dict[str, Any]:
     }
 
 
+def _tell_release(policy: Policy) -> str | None:
+    """A channel with what it was last found to be; None where the policy follows none, or it was not found yet."""
+    from careen.core.resolution import describe_release
+    from careen.core.rollouts import answers
+
+    if policy.channel is None:
+        return None
+    found = policy.resolved if policy.resolved is not None and answers(policy.resolved, policy) else None
+    return describe_release(policy.channel, found) if found is not None else policy.channel
+
+
 def _judge(policy: Policy) -> tuple[str, str]:
-    """The one condition that tells most about the policy: its reason and sentence."""
+    """What tells most about the policy, its reason and sentence; trouble with its repository is added."""
+    from careen.core.resolution import RESOLVED_CONDITION, TROUBLES
+
+    state, message = _find_state(policy)
+    trouble = policy.conditions.get(RESOLVED_CONDITION)
+    if trouble is None or trouble.reason not in TROUBLES or state in (trouble.reason, "Unseen"):
+        return state, message
+    return state, f"{message}; {trouble.reason}: {trouble.message}"
+
+
+def _find_state(policy: Policy) -> tuple[str, str]:
     if policy.observed_generation != policy.generation:
         return "Unseen", "the operator has not seen this version of the policy yet"
     if policy.paused:

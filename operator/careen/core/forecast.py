@@ -54,6 +54,8 @@ class Forecast:
     """What would happen next under one policy, and why each of its machines is where it is."""
 
     policy: str
+    channel: str | None
+    """The channel that the policy follows, if it does."""
     rollout: Rollout | None
     begins: bool
     """Whether the rollout is not stored yet: the operator would begin it first."""
@@ -84,6 +86,7 @@ def foresee(snapshot: Snapshot, policy_name: str, now: float) -> Forecast:
     members = fleet.members[policy_name]
     return Forecast(
         policy=policy_name,
+        channel=policy.channel,
         rollout=progress.rollout,
         begins=begun is not None,
         unresolved=progress.unresolved,

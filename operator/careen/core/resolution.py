@@ -4,8 +4,8 @@ from careen.api.reasons import Reason
 
 from .actions import Turn
 from .instants import format_instant
-from .releases import Lookup, Release, Resolved
-from .rollouts import LOOKING_UP, Progress, answers
+from .releases import Fault, Lookup, Release, Resolved
+from .rollouts import LOOKING_UP, Progress, answers, is_current
 from .snapshot import Policy
 
 RESOLVED_CONDITION = "ReleaseResolved"
@@ -16,6 +16,8 @@ KEEP_SECONDS = 3600.0
 """How old a stored outcome may get before it is written again only because it was confirmed: a lookup every few minutes
 must not cost a write every few minutes."""
 FAULTS = frozenset({Reason.TRUST_FAILED, Reason.RELEASE_UNAVAILABLE})
+TROUBLES = FAULTS | {Reason.METADATA_EXPIRING}
+"""Reasons of the condition that people must see to."""
 
 
 def find_resolved(policy: Policy, lookup: Lookup | None) -> Resolved | None:
@@ -31,6 +33,20 @@ def find_resolved(policy: Policy, lookup: Lookup | None) -> Resolved | None:
     ):
         return stored
     return Resolved(policy.repository, policy.channel, release.version, release.digest, at)
+
+
+def recall_lookup(policy: Policy) -> Lookup | None:
+    """What the operator last made known of its lookup: enough for a dry run, as long as the rollout is of it.
+
+    None where nothing is known: the policy has changed since, or the operator has not looked yet.
+    """
+    rollout, condition = policy.rollout, policy.conditions.get(RESOLVED_CONDITION)
+    known = rollout is not None and is_current(policy, rollout, None)
+    release = rollout.release if rollout is not None and known else None
+    fault = None
+    if condition is not None and condition.generation == policy.generation and condition.reason in FAULTS:
+        fault = Fault(condition.reason, condition.message)
+    return Lookup(release, fault=fault) if release is not None or fault is not None else None
 
 
 def judge_resolution(progress: Progress, lookup: Lookup | None, now: float) -> tuple[bool, str, str]:
@@ -50,12 +66,12 @@ def judge_resolution(progress: Progress, lookup: Lookup | None, now: float) -> t
         until = format_instant(lookup.expires_at)
         sentence = f"the metadata of {policy.repository} expires at {until}; nothing is started after that until it is"
         return True, str(Reason.METADATA_EXPIRING), f"{sentence} signed again"
-    return True, str(Reason.RESOLVED), describe_release(policy, lookup.release)
+    return True, str(Reason.RESOLVED), describe_release(policy.channel, lookup.release)
 
 
-def describe_release(policy: Policy, release: Release) -> str:
-    """Channel, version and the beginning of the digest."""
-    named = f"channel {policy.channel} is {release.version}" if policy.channel is not None else release.version
+def describe_release(channel: str | None, release: Release | Resolved) -> str:
+    """Channel, if it is one, version and the beginning of the digest: `stable → 2.0.0 (sha256:0123456789ab)`."""
+    named = f"{channel} → {release.version}" if channel is not None else release.version
     return f"{named} ({shorten_digest(release.digest)})"
 
 
@@ -70,7 +86,7 @@ def tell_resolution(policy: Policy, reason: str, message: str) -> tuple[Turn, ..
     before = known.reason if known is not None else None
     if reason == before:
         return ()
-    if reason in FAULTS or reason == Reason.METADATA_EXPIRING:
+    if reason in TROUBLES:
         return (Turn("UpdatePolicy", policy.name, policy.uid, reason, message, warning=True),)
     if reason == Reason.RESOLVED and before in FAULTS:
         return (Turn("UpdatePolicy", policy.name, policy.uid, RESOLVED_CONDITION, message),)

@@ -193,7 +193,7 @@ def test_metadata_that_will_expire_is_told_ahead(cluster: Any) -> None:
     cluster.add("m0")
     follow(cluster)
     point(cluster, "2.0.0", expires_in=13 * HOURS)
-    assert status(cluster)["ReleaseResolved"] == ["True", "Resolved", "channel stable is 2.0.0 (sha256:222222222222)"]
+    assert status(cluster)["ReleaseResolved"] == ["True", "Resolved", "stable → 2.0.0 (sha256:222222222222)"]
     assert cluster.plan().wake_at == cluster.at + 1 * HOURS
     keep(cluster)
     cluster.at += 1 * HOURS
