@@ -176,7 +176,8 @@ def _describe(
     unavailable = {}
     for name, node in state[NODES].items():
         beat = beats.get(f"agent-{name}")
-        silent = beat is None or seen.at - beat[1] > SILENCE_SECONDS
+        # An agent's Lease follows its Node: a machine that has never spoken is new, and was not taken down by anybody.
+        silent = beat is not None and seen.at - beat[1] > SILENCE_SECONDS
         why = _find_fault(state[CORE_NODES].get(name), node, holds=name in held, silent=silent)
         if why:
             unavailable[name] = why
