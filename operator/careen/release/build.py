@@ -77,6 +77,8 @@ def build_release(build: Build, out: Path) -> ReleaseDocument:
     usr = build.tree / "usr" if (build.tree / "usr").is_dir() else build.tree
     if not usr.is_dir():
         raise BuildError(f"{build.tree} is no folder; allowed: a root file system or a /usr tree")
+    if out.resolve().is_relative_to(usr.resolve()):
+        raise BuildError(f"{out} lies in the tree that is built; give a folder elsewhere")
     work = out / ".work"
     with suppress(FileNotFoundError):
         shutil.rmtree(work)

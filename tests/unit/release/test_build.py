@@ -21,6 +21,20 @@ from careen.release.verity import BLOCK_BYTES, check_tree, hash_block
 
 PLACES = "/usr/sbin:/sbin:/usr/bin:/bin"
 
+ODD_NAMES = [
+    r"system-systemd\x2dcryptsetup.slice",
+    "#hash",
+    "it's",
+    "$HOME",
+    "*",
+    "[",
+    "-dash",
+    " lead",
+    "tab\there",
+    "<12>",
+]
+ODD_NAMES += ["über", "raw\udcff", "a;b", "back\\", "~", "..hidden", "%41"]
+
 
 def run(tool: str, *arguments: str) -> str:
     found = shutil.which(tool, path=PLACES) or tool
@@ -34,6 +48,7 @@ def make_tree(root: Path, *, backwards: bool = False, when: float | None = None)
     usr = root / "usr"
     files = {f"share/doc/{number:03}": f"text {number}\n".encode() * number * 40 for number in range(120)}
     files |= {"bin/tool": os.urandom(0) + bytes(range(256)) * 800, "lib/a b": b"space", 'lib/quo"te': b"quote"}
+    files |= {f"lib/{name}": name.encode("utf-8", "surrogateescape") for name in ODD_NAMES}
     files |= {"lib/zeros": bytes(1 << 20), "lib/empty": b"", "lib/big": hashlib.sha256(b"x").digest() * 160_000}
     names = sorted(files, reverse=backwards)
     for name in names:
@@ -259,6 +274,8 @@ def test_what_can_not_be_built_is_said(tmp_path: Path) -> None:
         build(tree, tmp_path / "out", filesystem_bytes=1000)
     with pytest.raises(BuildError, match="could not fill a file system of 3145728 bytes"):
         build(tree, tmp_path / "out", filesystem_bytes=3 << 20)
+    with pytest.raises(BuildError, match="lies in the tree that is built"):
+        build(tree, tree / "usr/out")
     with pytest.raises(BuildError, match="is no file; allowed: a kernel"):
         build(tree, tmp_path / "out", kernel=tmp_path / "nothing")
     os.mkfifo(tree / "usr/pipe")

@@ -34,7 +34,7 @@ def test_a_very_long_number_is_compared() -> None:
 def test_systemd_has_the_same_order() -> None:
     dice = random.Random(10)
     parts = ["0", "1", "01", "2", "10", "a", "b", "rc", "alpha"]
-    for _ in range(150):
+    for _ in range(60):
         left, right = (
             "".join(f"{dice.choice(parts)}{dice.choice('.-~^+_')}" for _ in range(dice.randrange(3)))
             + dice.choice(parts)
