@@ -71,8 +71,10 @@ def create_repository(
     folder.mkdir(parents=True, exist_ok=True)
     with _open_store(folder, signers, now, create=(keys, thresholds or {}, {**EXPIRY_DAYS, **(days or {})})) as store:
         root = store.find_newest("root")
-        for name in ("targets/releases", "targets/channels", "files"):
-            (folder / name).mkdir(parents=True, exist_ok=True)
+        for name in ("metadata", "targets", "targets/releases", "targets/channels", "files"):
+            (folder / name).mkdir(exist_ok=True)
+            # For the web server, whatever the umask.
+            (folder / name).chmod(0o755)
         return root.read_bytes() if root else b""
 
 

@@ -1,6 +1,7 @@
 """Publishing, signing and key changes, seen from a machine that reads what came of it."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -186,10 +187,13 @@ def test_a_root_of_two_holders_changes_when_both_have_signed(shop: Any, two_hold
 
 
 def test_a_draft_that_a_kill_left_behind_does_no_harm(shop: Any) -> None:
-    (shop.folder / "drafts/3.targets.json").write_bytes(shop.metadata("3.targets.json").read_bytes())
+    """It came into force long ago; to go on from it would lose what was published since."""
+    (shop.folder / "drafts/2.targets.json").write_bytes(shop.metadata("2.targets.json").read_bytes())
     shop.publish("1.2", "stable")
-    assert shop.client().find_channel(shop.url, "stable").document.version == "1.2"
-    assert not (shop.folder / "drafts/3.targets.json").exists()
+    client = shop.client()
+    assert client.find_channel(shop.url, "stable").document.version == "1.2"
+    assert client.find_version(shop.url, "1.1").document.version == "1.1"
+    assert list((shop.folder / "drafts").iterdir()) == []
 
 
 def test_rotations_that_can_not_be_are_refused(shop: Any) -> None:
@@ -249,9 +253,21 @@ def test_inspecting_says_what_is_wrong(shop: Any) -> None:
         remote.list_contents(shop.url)
 
 
-def test_what_is_served_can_be_read_by_everybody(shop: Any) -> None:
-    for path in shop.folder.rglob("*.json"):
-        assert path.stat().st_mode & 0o444 == 0o444, path
+def test_what_is_served_can_be_read_by_everybody(shop: Any, write: Any) -> None:
+    """Also when who publishes has a strict umask."""
+    write(shop.base / "new", "3.0")
+    old = os.umask(0o077)
+    try:
+        folder = shop.base / "second"
+        public = {role: [signer.public_key] for role, signer in shop.keys.items()}
+        create_repository(folder, public, shop.signers, now=shop.clock)
+        publish_release(folder, [shop.base / "new"], shop.signers, channels=["stable"], now=shop.clock)
+    finally:
+        os.umask(old)
+    for name in ("metadata", "targets", "files"):
+        for path in (folder / name, *(folder / name).rglob("*")):
+            assert path.stat().st_mode & 0o444 == 0o444, path
+            assert path.is_file() or path.stat().st_mode & 0o111 == 0o111, path
 
 
 def test_a_channel_file_says_what_is_signed(shop: Any) -> None:
