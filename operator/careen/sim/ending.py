@@ -85,6 +85,7 @@ def _judge_stability(world: World) -> None:
     if leader is None:
         raise BrokenError("ending: nobody leads")
     fresh = Replica(world, "judge", leader.host, leading=True, term=leader.term)
+    fresh.lookups = leader.lookups
     fresh.objects = {kind: dict(items) for kind, items in world.api.objects.items()}
     plan = make_plan(fresh.snapshot(), world.schedule.now)
     if plan.actions:
@@ -104,7 +105,7 @@ def _is_called_off(world: World, wanted: str) -> bool:
 def _judge_policy(world: World, policy: Item) -> None:
     told = {c["type"]: c for c in policy.status.get("conditions") or ()}
     complete = told["Complete"]["status"] == "True"
-    wanted = policy.spec["release"]["version"]
+    wanted = world.repository.wanted(policy.spec)
     runs = {name: machine.disk[machine.booted].version for name, machine in world.machines.items()}
     if complete != all(version == wanted for version in runs.values()):
         raise BrokenError(f"ending: Complete is {complete}, and the machines run {runs}, wanted {wanted}")

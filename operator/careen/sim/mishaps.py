@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .disk import GARBAGE
 from .machine import Machine
 from .people import Disturbance, ask, pick_machine
+from .repository import FAULTS
 
 if TYPE_CHECKING:
     from .world import World
@@ -136,8 +137,15 @@ def stop_api(world: World) -> None:
     world.stop_api(world.dice.wait(8.0))
 
 
+def break_repository(world: World) -> None:
+    """The release repository can't be trusted, or does not answer, for a while."""
+    world.break_repository(world.dice.pick(FAULTS))
+    world.schedule.after(world.dice.uniform(5, 150), world.break_repository, None)
+
+
 OPERATORS: tuple[Disturbance, ...] = (
     kill_operator, kill_operator, stop_operator, trap_operator, trap_operator, cut_watches, stop_api,
+    break_repository,
 )  # fmt: skip
 MACHINES: tuple[Disturbance, ...] = (
     cut_power, cut_power, kill_agent, cut_off, lose_journal, trap_request, rot_slot, flap, keep_pods,

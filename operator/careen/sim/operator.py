@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from careen.core.actions import Action, DeleteNode, SetOrder, WriteLock, WritePolicy, target
 from careen.core.plan import make_plan
 from careen.core.pods import Pod, Refusal
+from careen.core.releases import Lookup, ReleaseKey
 from careen.core.snapshot import Policy, Snapshot
 
 from . import execute
@@ -57,6 +58,8 @@ class Replica:
     trap: float = 0.0
     """Seconds for which it is stopped as soon as it has decided on a lock's next write; 0: no trap is set."""
     objects: Objects = field(default_factory=dict)
+    lookups: dict[ReleaseKey, Lookup] = field(default_factory=dict)
+    """What it has found releases to be; forgotten with the lead."""
     busy: dict[tuple[str, str], object] = field(default_factory=dict)
     refusals: dict[str, Refusal] = field(default_factory=dict)
     verifying: dict[str, float] = field(default_factory=dict)
@@ -136,7 +139,9 @@ class Replica:
         self.leading, self.term, self._planning, self.deaf = True, term, False, False
         self.busy, self.refusals, self.verifying = {}, {}, {}
         self.objects = {}
+        self.lookups = {}
         self.note(f"leads with term {term}")
+        self._after(self.world.dice.wait(1.0), self._look_up)
         self._after(self.world.dice.wait(0.2), self._raise_fence)
 
     def _raise_fence(self) -> None:
@@ -205,6 +210,15 @@ class Replica:
         self.verifying.clear()
         self._after(seconds, self.relist)
 
+    def look_again(self) -> None:
+        """The repository is looked at again after a while: this is the interval between two lookups."""
+        self._after(self.world.dice.wait(8.0), self._look_up)
+
+    def _look_up(self) -> None:
+        if self.leading:
+            self.lookups = self.world.repository.look_up(self.lookups, self.world.schedule.now)
+            self.wake()
+
     # The loop.
 
     def wake(self) -> None:
@@ -231,7 +245,7 @@ class Replica:
             pods=_by_node(objects["Pod"]),
             policies={name: item.value for name, item in objects["UpdatePolicy"].items()},
             locks={name: item.value for name, item in objects["RebootLock"].items()},
-            releases=world.known_releases(),
+            releases=self.lookups,
             silent=frozenset(name for name in machines if world.is_silent(name)),
             refusals=dict(self.refusals),
             verifying_since=dict(self.verifying) if not self.deaf else {},

@@ -42,7 +42,14 @@ def edit_version(world: World) -> None:
     """Another release is asked for."""
     policy = pick_policy(world)
     if policy is not None:
-        version = world.dice.pick(world.releases[1:]).release.version
+        ask_for(world, policy, world.dice.pick(world.releases[1:]).release.version)
+
+
+def ask_for(world: World, policy: Item, version: str) -> None:
+    """A policy asks for a version by its name, or by the channel that it follows."""
+    if "channel" in policy.spec["release"]:
+        world.move_channel(version)
+    else:
         edit(world, "UpdatePolicy", policy.name, ("spec", "release", "version"), version)
 
 
@@ -75,7 +82,8 @@ def recreate_policy(world: World) -> None:
 
 def add_rival(world: World) -> None:
     """A second policy selects the same machines for a while."""
-    world.apply_policy("rival", {**world.setting.policy_spec(world.releases[-1].release.version), "selector": {}})
+    spec = world.setting.policy_spec(world.releases[-1].release.version, named=True)
+    world.apply_policy("rival", {**spec, "selector": {}})
     world.schedule.after(world.dice.uniform(10, 100), world.api.delete, "UpdatePolicy", "rival", PEOPLE)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from careen.core.releases import Release
 
 REPOSITORY = "http://releases.example"
+CHANNEL = "stable"
 
 FAULTS = ("panic", "hang", "no-agent", "unhealthy", "never-ready", "no-api", "second", "no-fetch", "corrupt")
 """panic: panics some time into the boot. hang: stands still until the watchdog bites. no-agent: the agent never

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .dice import Dice
-from .releases import FAULTS, REPOSITORY, SimRelease, make_release
+from .releases import CHANNEL, FAULTS, REPOSITORY, SimRelease, make_release
 
 PROFILES = ("calm", "operators", "machines", "people", "all", "all", "all")
 
@@ -27,15 +27,18 @@ class Setting:
     ends_well: bool
     strategy: dict[str, Any]
     times: dict[str, Any]
+    channel: bool
+    """Whether the policy follows a channel, and people move that instead of naming a version."""
 
     @property
     def calm(self) -> bool:
         """Whether nothing happens that could excuse the rollback of a healthy release."""
         return self.profile == "calm"
 
-    def policy_spec(self, version: str) -> dict[str, Any]:
-        """An UpdatePolicy's spec that asks for this version."""
-        release = {"repository": REPOSITORY, "version": version, "allowDowngrade": True}
+    def policy_spec(self, version: str, *, named: bool = False) -> dict[str, Any]:
+        """An UpdatePolicy's spec that asks for this version, or for the channel in its stead unless it is named."""
+        asks = {"channel": CHANNEL} if self.channel and not named else {"version": version}
+        release = {"repository": REPOSITORY, "allowDowngrade": True, **asks}
         return {"selector": {"matchLabels": {"pool": "a"}}, "release": release, "strategy": self.strategy, **self.times}
 
 
@@ -64,6 +67,7 @@ def draw_setting(dice: Dice) -> Setting:
             "drain": {"timeoutSeconds": dice.pick((20, 60, 200)), "retrySeconds": dice.pick((0, 30))},
             "failure": {"maxFailed": dice.pick((0, 0, 1, 3))},
         },
+        channel=dice.chance(0.4),
     )
 
 

@@ -9,7 +9,7 @@ from careen.api.meta import CORDONED_ANNOTATION
 from .api import merge
 from .machine import Machine
 from .mishaps import reconnect
-from .people import PEOPLE, edit, free_by_hand, resume
+from .people import PEOPLE, ask_for, edit, free_by_hand, resume
 
 if TYPE_CHECKING:
     from .world import World
@@ -22,6 +22,7 @@ def settle(world: World) -> None:
     world.mended = True
     world.workload.stubborn = False
     world.set_switch(False)
+    world.break_repository(None)
     free_by_hand(world)
     world.make_lock()
     edit(world, "RebootLock", world.setting.lock, ("spec", "paused"), None)
@@ -35,7 +36,9 @@ def settle(world: World) -> None:
     if world.setting.ends_well:
         resume(world)
         edit(world, "UpdatePolicy", "main", ("spec", "boot", "allowNoDeadman"), True)
-        edit(world, "UpdatePolicy", "main", ("spec", "release", "version"), world.last_good.release.version)
+        policy = world.api.get("UpdatePolicy", "main")
+        assert policy is not None
+        ask_for(world, policy, world.last_good.release.version)
 
 
 def _settle_machine(world: World, machine: Machine) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from careen.core.releases import Lookup, ReleaseKey
+from careen.core.releases import Fault
 
 from .api import Api, Item
 from .dice import Dice
@@ -15,7 +14,8 @@ from .machine import Machine
 from .mishaps import MACHINES, OPERATORS, cut_request
 from .operator import Replica
 from .people import PEOPLE, WISHES, Disturbance, abort_now, ask
-from .releases import REPOSITORY, SimRelease
+from .releases import CHANNEL, SimRelease
+from .repository import Repository
 from .schedule import BrokenError, Schedule
 from .setting import Setting, draw_releases, draw_setting
 from .settle import settle
@@ -55,10 +55,7 @@ class World:
         self.setting: Setting = draw_setting(self.dice)
         self.releases = draw_releases(self.dice, self.setting.profile)
         self._by_digest = {known.release.digest: known for known in self.releases}
-        self._resolved: Mapping[ReleaseKey, Lookup] = {
-            ReleaseKey(REPOSITORY, "version", known.release.version): Lookup(known.release, self.schedule.now)
-            for known in self.releases
-        }
+        self.repository = Repository(self.releases, self.releases[1].release.version)
         self.api = Api(self.schedule)
         self.watch = Watch(self)
         self.crash_share = 0.0 if self.setting.profile == "calm" else CRASH_SHARE
@@ -111,18 +108,33 @@ class World:
         self.dice.pick(kinds)(self)
 
     def apply_version(self, version: str) -> None:
-        """The policy asks for another version."""
+        """The policy asks for another version, by its name or by the channel that it follows."""
+        if self.setting.channel:
+            self.move_channel(version)
         self.apply_policy("main", self.setting.policy_spec(version))
+
+    def move_channel(self, version: str) -> None:
+        """The channel names another version from now on; who looks finds out."""
+        self.schedule.note(PEOPLE, f"channel {CHANNEL} is {version}")
+        self.repository.version = version
+        self.tell_repository()
+
+    def break_repository(self, fault: Fault | None) -> None:
+        """Something is wrong with the repository, or nothing any more."""
+        self.schedule.note(PEOPLE, f"the repository: {fault.message if fault is not None else 'is well'}")
+        self.repository.fault = fault
+        self.tell_repository()
+
+    def tell_repository(self) -> None:
+        """Replicas look again, each in its time."""
+        for replica in self.replicas:
+            replica.look_again()
 
     # What the parts ask for.
 
     def find_release(self, digest: str) -> SimRelease | None:
         """The release with this digest."""
         return self._by_digest.get(digest)
-
-    def known_releases(self) -> Mapping[ReleaseKey, Lookup]:
-        """What the repository says."""
-        return self._resolved
 
     def is_silent(self, name: str) -> bool:
         """Whether the agent's Lease has not changed for too long."""
