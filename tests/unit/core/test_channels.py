@@ -11,6 +11,7 @@ from careen.core.actions import SetOrder, WritePolicy
 from careen.core.decode import decode_order, decode_policy
 from careen.core.encode import encode_order, encode_policy_status
 from careen.core.releases import Fault, Lookup, Release, ReleaseKey, Resolved
+from careen.core.resolution import recall_lookup
 from careen.core.snapshot import Policy, Wave
 
 KEY = ReleaseKey("http://r", "channel", "stable")
@@ -278,3 +279,27 @@ def test_a_machine_of_unknown_version_is_below_every_floor(cluster: Any) -> None
     cluster.store_rollout(release=release_of("2.0.0", min_version="1.0.0"))
     cluster.change("m0", slots={"A": replace(cluster.machines["m0"].slots["A"], version=None, digest=None)})
     assert cluster.reason("m0") == ("Waiting", "BelowFloor")
+
+
+def test_a_move_that_was_seen_before_trust_was_lost_begins_nothing(cluster: Any) -> None:
+    cluster.add("m0")
+    follow(cluster)
+    point(cluster, "3.0.0", fault=Fault("TrustFailed", "bad signature"))
+    assert cluster.assess().unresolved == Fault("TrustFailed", "bad signature")
+    assert written(cluster).state.rollout.release.version == "2.0.0"
+    assert cluster.find(SetOrder) == []
+    point(cluster, "3.0.0", fault=Fault("ReleaseUnavailable", "no answer"))
+    assert written(cluster).state.rollout.release.version == "3.0.0", "what was found once is signed"
+
+
+@pytest.mark.parametrize("fault", [None, Fault("TrustFailed", "bad signature"), Fault("ReleaseUnavailable", "away")])
+def test_a_dry_run_knows_what_the_operator_found(cluster: Any, fault: Fault | None) -> None:
+    cluster.add("m0")
+    follow(cluster)
+    point(cluster, "2.0.0", fault=fault)
+    keep(cluster)
+    lookup = recall_lookup(cluster.policies["os"])
+    assert lookup is not None
+    assert (lookup.release, lookup.fault) == (release_of("2.0.0"), fault)
+    cluster.policies["os"] = replace(cluster.policies["os"], channel="beta", generation=2)
+    assert recall_lookup(cluster.policies["os"]) is None
