@@ -422,6 +422,7 @@ def test_an_administrator_writes_neither_orders_nor_reports(plane: Cluster, admi
     assert snapshot(admin) == before
 
 
+RESET = {"action": "Reset", "id": "r-1"}
 PEOPLE_ALLOWED: dict[str, Write] = {
     "pausing a machine": Write("PATCH", f"{BASE}/nodes/n1", {"spec": {"paused": True}}),
     "its boot method": Write("PATCH", f"{BASE}/nodes/n1", {"spec": {"boot": {"method": "Kexec"}}}),
@@ -430,6 +431,7 @@ PEOPLE_ALLOWED: dict[str, Write] = {
     "a wish by apply": Write("PATCH", f"{BASE}/nodes/n1", node("n1", {"paused": True}), APPLY),
     "labels": Write("PATCH", f"{BASE}/nodes/n1", {"metadata": {"labels": {"pool": "web"}}}),
     "annotations": Write("PATCH", f"{BASE}/nodes/n1", {"metadata": {"annotations": {"a": "b"}}}),
+    "a reset": Write("PATCH", f"{BASE}/nodes/n1", {"spec": {"request": RESET}}),
     "a policy paused": Write("PATCH", f"{BASE}/updatepolicies/fleet", {"spec": {"paused": True}}),
     "a policy annotated": Write(
         "PATCH", f"{BASE}/updatepolicies/fleet", {"metadata": {"annotations": {"careen.dev/resume": "1-a/1"}}}
@@ -490,6 +492,8 @@ def test_the_operator_leaves_each_of_the_agents_fields_alone(
 
 
 OPERATOR_REFUSED: dict[str, Write] = {
+    "a reboot": Write("PATCH", f"{BASE}/nodes/n1", {"spec": {"request": {"action": "Reboot", "id": "r-1"}}}),
+    "a machine made with a reset": Write("POST", f"{BASE}/nodes", node("n9", {"request": RESET})),
     "a policy's spec": Write("PATCH", f"{BASE}/updatepolicies/fleet", {"spec": {"paused": True}}),
     "the lock's size": Write("PATCH", f"{BASE}/rebootlocks/default", {"spec": {"max": 9}}),
     "an agent's Lease": Write("PATCH", f"{LEASES}/agent-n1", {"spec": {"renewTime": RENEWED}}),

@@ -269,7 +269,44 @@ BAD_NODES: list[tuple[str, Edit, str, str]] = [
         "assignment.fromBootID",
         "absent with goal Stage",
     ),
-    ("order without release", put("spec.assignment.release", None), "spec.assignment.release", "Required value"),
+    (
+        "order without release",
+        put("spec.assignment.release", None),
+        "spec.assignment",
+        "exactly one of release and request",
+    ),
+    (
+        "order with release and request",
+        put("spec.assignment.request", {"action": "Reboot", "id": "r-1"}),
+        "spec.assignment",
+        "exactly one of release and request",
+    ),
+    (
+        "release of no rollout",
+        put("spec.assignment.rollout", None),
+        "spec.assignment.release",
+        "policy and rollout must be set with release",
+    ),
+    ("request without id", put("spec.request", {"action": "Reboot"}), "spec.request.id", "Required value"),
+    ("request without action", put("spec.request", {"id": "r-1"}), "spec.request.action", "Required value"),
+    (
+        "request of nobody knows what",
+        put("spec.request", {"action": "Halt", "id": "r-1"}),
+        "spec.request.action",
+        '"Reboot", "Reset"',
+    ),
+    (
+        "request with a space in its id",
+        put("spec.request", {"action": "Reboot", "id": "r 1"}),
+        "spec.request.id",
+        "up to 64 letters, digits",
+    ),
+    (
+        "request with an id of 65",
+        put("spec.request", {"action": "Reboot", "id": "r" * 65}),
+        "spec.request.id",
+        "64",
+    ),
     ("unknown boot method", put("spec.boot", {"method": "Magic"}), "spec.boot.method", '"Auto", "Kexec", "Firmware"'),
     ("retry -1", put("spec.retry", -1), "spec.retry", "greater than or equal to 0"),
     ("a name too long for its Lease", put("metadata.name", "n" * 248), "metadata.name", "at most 247 characters"),
@@ -419,3 +456,25 @@ def test_the_boot_that_an_order_was_activated_in_stays(plane: Cluster, operator_
         message = refusal(lambda whole=whole: operator_api.patch(f"{BASE}/nodes/node-1", whole, JSON_PATCH))
         assert "spec.assignment.fromBootID" in message
         assert "must stay as it is under one id" in message
+
+
+def test_a_requests_action_needs_another_id(plane: Cluster, admin: Api, operator_api: Api) -> None:
+    operator_api.create(f"{BASE}/nodes", NODE)
+    path = f"{BASE}/nodes/node-1"
+    admin.patch(path, {"spec": {"request": {"action": "Reboot", "id": "r-1"}}})
+    message = refusal(lambda: admin.patch(path, {"spec": {"request": {"action": "Reset"}}}))
+    assert "spec.request.action" in message
+    assert "another request needs another id" in message
+    admin.patch(path, {"spec": {"request": {"action": "Reset", "id": "r-2"}}})
+    admin.patch(path, {"spec": {"request": None}})
+
+
+def test_an_order_may_be_a_request_and_stays_the_one_it_is(plane: Cluster, operator_api: Api) -> None:
+    asked = {key: value for key, value in ORDER.items() if key not in ("policy", "rollout", "release")}
+    asked["request"] = {"action": "Reset", "id": "r-1"}
+    operator_api.create(f"{BASE}/nodes", NODE | {"spec": {"assignment": asked}})
+    path = f"{BASE}/nodes/node-1"
+    operator_api.patch(path, {"spec": {"assignment": {"goal": "Activate", "fromBootID": "boot-1"}}})
+    for changed in ({"request": {"id": "r-2"}}, {"release": ORDER["release"], "request": None}):
+        message = refusal(lambda changed=changed: operator_api.patch(path, {"spec": {"assignment": changed}}))
+        assert "another order needs another id" in message

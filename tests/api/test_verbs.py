@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import io
 import json
 import os
 import subprocess
@@ -155,6 +156,58 @@ def test_retry_counts_up(careen: Careen, admin: Api, machine: dict[str, Any]) ->
     assert careen("retry", "m1")[:2] == (0, "retry of node m1 is 1\n")
     assert careen("retry", "m1")[:2] == (0, "retry of node m1 is 2\n")
     assert admin.get(f"{OURS}/nodes/m1")["spec"]["retry"] == 2
+
+
+def test_reboot_asks_each_machine_once(careen: Careen, admin: Api, operator_api: Api, machine: dict[str, Any]) -> None:
+    operator_api.create(f"{OURS}/nodes", kind("Node", "m2"))
+    code, output, _ = careen("reboot", "m1", "m2", "m1")
+    assert (code, len(output.splitlines())) == (0, 2)
+    asked = [admin.get(f"{OURS}/nodes/{name}")["spec"]["request"] for name in ("m1", "m2")]
+    assert [request["action"] for request in asked] == ["Reboot", "Reboot"]
+    assert len({request["id"] for request in asked}) == 2
+    assert asked[0]["id"] in output
+
+
+def test_reboot_asks_nobody_when_a_name_is_wrong(careen: Careen, admin: Api, machine: dict[str, Any]) -> None:
+    code, _, error = careen("reboot", "m1", "m9")
+    assert (code, error) == (1, "careen: there is no Node m9; there are: m1\n")
+    assert "request" not in admin.get(f"{OURS}/nodes/m1").get("spec", {})
+    assert careen("reboot")[0] == 2
+
+
+def test_a_request_waits_until_the_one_before_is_done(
+    careen: Careen, admin: Api, operator_api: Api, machine: dict[str, Any]
+) -> None:
+    assert careen("reboot", "m1")[0] == 0
+    first = admin.get(f"{OURS}/nodes/m1")["spec"]["request"]["id"]
+    code, _, error = careen("reboot", "m1")
+    assert code == 1
+    assert f"node m1 has still to do its reboot {first}" in error
+    done = {"id": first, "action": "Reboot", "outcome": "Done", "order": "o", "finishedAt": "2026-01-01T00:00:00Z"}
+    operator_api.patch(f"{OURS}/nodes/m1/status", {"status": {"request": done}})
+    assert careen("reboot", "m1")[0] == 0
+    assert admin.get(f"{OURS}/nodes/m1")["spec"]["request"]["id"] != first
+
+
+def test_reset_asks_for_the_name(
+    careen: Careen, admin: Api, machine: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, error = careen("reset", "m1", "--confirm", "m2")
+    assert code == 1
+    assert "'m2' is not the name of the machine: expected m1; nothing was asked for" in error
+    monkeypatch.setattr("sys.stdin", io.StringIO("m3\n"))
+    assert careen("reset", "m1")[0] == 1
+    assert "request" not in admin.get(f"{OURS}/nodes/m1").get("spec", {})
+    monkeypatch.setattr("sys.stdin", io.StringIO("m1\n"))
+    assert careen("reset", "m1")[0] == 0
+    assert admin.get(f"{OURS}/nodes/m1")["spec"]["request"]["action"] == "Reset"
+
+
+def test_a_paused_machine_says_that_its_reboot_waits(careen: Careen, admin: Api, machine: dict[str, Any]) -> None:
+    admin.patch(f"{OURS}/nodes/m1", {"spec": {"paused": True}})
+    code, output, _ = careen("reset", "m1", "--confirm", "m1")
+    assert code == 0
+    assert "it waits as long as the machine is paused" in output
 
 
 def test_lock_by_hand(careen: Careen, admin: Api, lock: str) -> None:
