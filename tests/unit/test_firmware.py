@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from careen.agent.imagehost import BootRecord, MachineFolder
+from careen.agent.imagehost import KEPT, BootRecord, MachineFolder
+from careen.agent.reset import prepare_reset
 from careen.disk.image import fill_slot
 from careen.disk.slots import Slots
 from careen.disk.table import change_slots, read_slots
@@ -102,3 +103,15 @@ def test_images_are_the_same_bytes_each_time(repository: Repository, tmp_path: P
     again = Repository.create(tmp_path / "again")
     assert again.publish("2.0.0") == repository.index.releases["2.0.0"]
     assert again.publish("2.0.0", Fault.PANIC).digest != repository.index.releases["2.0.0"].digest
+
+
+def test_a_reset_empties_root_before_the_system_runs(machine: MachineFolder) -> None:
+    (machine.root / "var").mkdir()
+    (machine.root / "var" / "litter").write_text("x")
+    before, kept = machine.machine_id.read_text(), machine.journal.read_bytes()
+    slots = read_slots(machine.disk)
+    prepare_reset(machine.root, KEPT)
+    power_on(machine.path)
+    assert sorted(path.name for path in machine.root.iterdir()) == ["careen", "machine-id"]
+    assert (machine.machine_id.read_text(), machine.journal.read_bytes()) == (before, kept)
+    assert read_slots(machine.disk) == slots
