@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 FIRST_RETRY, LAST_RETRY = 2.0, 60.0
 """Seconds after a failed lookup until the next one, doubled each time up to the last."""
+BLIPS = 2
+"""Failed attempts to reach a repository that nothing is said of, where the release was found before: a condition that
+comes and goes with every dropped connection would cost writes, and tell people nothing."""
 SOONEST = 1.0
 """Least seconds between two lookups that nobody asked for."""
 JITTER = 0.1
@@ -113,7 +116,7 @@ class ReleaseBook:
 
     def _next_wait(self, entry: Entry) -> float:
         jitter = random.uniform(1.0 - JITTER, 1.0 + JITTER)
-        if entry.lookup.fault is not None:
+        if entry.failures:
             wait = FIRST_RETRY * 2.0 ** min(entry.failures - 1, 8)
             return min(LAST_RETRY, wait, max(SOONEST, self._interval)) * jitter
         wait = self._interval * jitter
@@ -139,10 +142,13 @@ class ReleaseBook:
 
     def _record_fault(self, key: ReleaseKey, entry: Entry, fault: Fault) -> None:
         entry.failures += 1
+        metrics.record_lookup("distrusted" if fault.reason == Reason.TRUST_FAILED else "unavailable")
+        blip = fault.reason != Reason.TRUST_FAILED and entry.failures <= BLIPS
+        if blip and entry.lookup.release is not None and entry.lookup.fault is None:
+            return
         if entry.lookup.fault != fault:
             logger.warning("release %s of %s: %s: %s", key.name, key.repository, fault.reason, fault.message)
         entry.lookup = replace(entry.lookup, fault=fault)
-        metrics.record_lookup("distrusted" if fault.reason == Reason.TRUST_FAILED else "unavailable")
 
 
 def explain_fault(error: ReleaseError) -> Fault:

@@ -134,6 +134,22 @@ async def test_the_last_good_answer_stays_beside_the_fault(repository, start) ->
     assert (lookup.release, lookup.expires_at) == (release_of("2.0.0"), NOW + 500)
 
 
+async def test_a_connection_that_drops_once_is_not_told(repository, start, monkeypatch) -> None:
+    monkeypatch.setattr(releases, "FIRST_RETRY", 0.02)
+    book = start(interval=3600.0)
+    book.want({KEY: ASKED})
+    await until(lambda: bool(book.known()))
+    good = book.known()[KEY]
+    repository.answer = ReleaseTransferError("connection reset")
+    book.want({KEY: frozenset({("uid", 2)})})
+    await until(lambda: len(repository.asked) == 2)
+    await asyncio.sleep(0)
+    assert book.known()[KEY] == good
+    await until(lambda: book.known()[KEY].fault is not None)
+    assert len(repository.asked) == 4, "the third failure in a row is told"
+    assert book.known()[KEY].release == good.release
+
+
 async def test_trust_is_looked_at_again_when_the_metadata_expires(repository, start, monkeypatch) -> None:
     monkeypatch.setattr(releases, "SOONEST", 0.02)
     book = start(interval=3600.0)
