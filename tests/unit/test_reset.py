@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,27 +29,45 @@ def files(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir() or path.is_symlink()}
 
 
+SCRIPT = Path(__file__).parents[2] / "tools" / "testos" / "files" / "reset.sh"
+
+
+def obey_in_shell(root: Path) -> bool:
+    """What the test OS's initramfs does."""
+    there = (root / MARKER).exists()
+    command = ["sh", "-c", f'. "{SCRIPT}"; obey_reset "$1"', "sh", str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    if done.returncode:
+        raise MarkerError(f"allowed: a marker that can be read; {done.stderr}")
+    return there
+
+
+Obey = Callable[[Path], bool]
+OBEYERS = pytest.mark.parametrize("obey", [obey_reset, obey_in_shell], ids=["python", "shell"])
 KEPT_FILES = {
     "etc/machine-id", "etc/ssh/ssh_host_ed25519_key", "etc/ssh/ssh_host_ed25519_key.pub",
     "etc/careen/agent.kubeconfig", "var/lib/careen/journal.json", "var/lib/careen/releases/a.json",
 }  # fmt: skip
 
 
-def test_all_is_deleted_but_the_machines_identity_and_memory(tmp_path: Path) -> None:
+@OBEYERS
+def test_all_is_deleted_but_the_machines_identity_and_memory(tmp_path: Path, obey: Obey) -> None:
     grow(tmp_path)
     prepare_reset(tmp_path)
-    assert obey_reset(tmp_path)
+    assert obey(tmp_path)
     assert files(tmp_path) == KEPT_FILES
 
 
-def test_without_a_marker_nothing_is_deleted(tmp_path: Path) -> None:
+@OBEYERS
+def test_without_a_marker_nothing_is_deleted(tmp_path: Path, obey: Obey) -> None:
     grow(tmp_path)
     before = files(tmp_path)
-    assert not obey_reset(tmp_path)
+    assert not obey(tmp_path)
     assert files(tmp_path) == before
 
 
-def test_a_link_to_a_kept_folder_is_no_way_around_it(tmp_path: Path) -> None:
+@OBEYERS
+def test_a_link_to_a_kept_folder_is_no_way_around_it(tmp_path: Path, obey: Obey) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious").write_text("x")
@@ -55,7 +75,7 @@ def test_a_link_to_a_kept_folder_is_no_way_around_it(tmp_path: Path) -> None:
     (root / "var").mkdir(parents=True)
     (root / "var" / "lib").symlink_to(outside)
     prepare_reset(root)
-    assert obey_reset(root)
+    assert obey(root)
     assert (outside / "precious").exists()
 
 
@@ -102,12 +122,13 @@ def test_the_marker_says_what_an_initramfs_needs() -> None:
         "careen-reset 1\nkeep ../x\n", "careen-reset 1\nkeep a*/b\n", "careen-reset 1\nkeep \n",
     ],
 )  # fmt: skip
-def test_a_marker_that_can_not_be_read_deletes_nothing(tmp_path: Path, text: str) -> None:
+@OBEYERS
+def test_a_marker_that_can_not_be_read_deletes_nothing(tmp_path: Path, text: str, obey: Obey) -> None:
     grow(tmp_path)
     (tmp_path / MARKER).write_text(text)
     before = files(tmp_path)
     with pytest.raises(MarkerError, match="allowed: "):
-        obey_reset(tmp_path)
+        obey(tmp_path)
     assert files(tmp_path) == before
 
 

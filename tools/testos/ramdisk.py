@@ -27,7 +27,7 @@ _SECONDS = 60.0
 def build_ramdisks(root: Path, root_key: str) -> Path:
     """A folder of the cache with `initrd` and `loader`, made with the programs and modules of a root tree."""
     inputs = (FILES / "common.sh", FILES / "gpt.sh", FILES / "loader.sh", FILES / "initrd.sh", Path(__file__))
-    key = digest_inputs(root_key, *inputs, HERE / "cpio.py", HERE / "kernel.py")
+    key = digest_inputs(root_key, *inputs, FILES / "reset.sh", HERE / "cpio.py", HERE / "kernel.py")
 
     def build(folder: Path) -> None:
         (folder / "initrd").write_bytes(_compress(_make_initrd(root)))
@@ -38,6 +38,7 @@ def build_ramdisks(root: Path, root_key: str) -> Path:
 
 def _make_initrd(root: Path) -> Archive:
     archive = _make_base(root, INITRD_MODULES, "initrd.sh")
+    archive.add_file("lib/reset.sh", (FILES / "reset.sh").read_bytes())
     _add_program(archive, root, "usr/sbin/veritysetup")
     return archive
 

@@ -12,6 +12,7 @@ mount -t devtmpfs devtmpfs /dev
 mount -t tmpfs -o mode=0755 tmpfs /run
 exec < /dev/console > /dev/console 2>&1
 . /lib/common.sh
+. /lib/reset.sh
 
 say "started"
 load_modules
@@ -31,6 +32,9 @@ blocks=$(number_of /run/boot-block dataBlocks)
 veritysetup open "$usr" usr "$usr" "$hash" --hash-offset=$((blocks * 4096)) --panic-on-corruption \
     || give_up "dm-verity can't be set up on $usr"
 mount -t ext4 "$root" /sysroot || give_up "$root can't be mounted"
+# A marker that can't be obeyed stays, and the agent tells so: a machine that does not boot could tell nothing.
+[ ! -e /sysroot/careen-reset ] || say "reset: all but the machine's identity is deleted"
+obey_reset /sysroot || say "the reset was not done"
 
 # The writable root may be empty, after a reset above all: everything in it can be made again from /usr.
 cd /sysroot || give_up "no root"
