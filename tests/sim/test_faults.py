@@ -10,7 +10,7 @@ import pytest
 
 from careen.agent import step as agent_step
 from careen.agent import trial
-from careen.agent.step import Stage, WriteJournal
+from careen.agent.step import MarkGood, Stage, WriteJournal
 from careen.core import budgets, fleet, locks, orders, plan
 from careen.core.snapshot import Machine
 from careen.sim import agent, execute
@@ -127,9 +127,46 @@ def commit_at_once(patch: Patch) -> None:
     patch.setattr(orders, "find_blocker", lambda *_: None)
 
 
+def boot_unguarded(patch: Patch) -> None:
+    """(m) Nobody asks what would undo a trial that hangs."""
+    for module, name in ((plan, "ACTIVATE_GATES"), (orders, "HELD_GATES")):
+        kept = tuple(gate for gate in getattr(module, name) if gate.__name__ != "check_deadman")
+        patch.setattr(module, name, kept)
+
+
+def believe_in_the_reset(patch: Patch) -> None:
+    """(n) After a power cut, a reset counts as done although it may not even have been prepared."""
+    aim = trial.aim_open_request
+
+    def aim_open_request(view: Any, journal: Any, opened: Any) -> Any:
+        if opened.stage is Stage.ARMED and view.boot.boot_id != opened.from_boot_id:
+            opened = replace(opened, stage=Stage.REQUESTED)
+        return aim(view, journal, opened)
+
+    patch.setattr(trial, "aim_open_request", aim_open_request)
+
+
+def mark_after_reboot(patch: Patch) -> None:
+    """(o) A reboot that went well marks its slot good, as an update does."""
+    aim = trial.aim_open_request
+
+    def aim_open_request(view: Any, journal: Any, opened: Any) -> Any:
+        made = aim(view, journal, opened)
+        ends = isinstance(made.action, WriteJournal) and made.action.journal.open is None
+        return replace(made, action=MarkGood(view.disk.booted)) if ends else made
+
+    patch.setattr(trial, "aim_open_request", aim_open_request)
+
+
+def forget_the_outcome(patch: Patch) -> None:
+    """(p) What came of a request is not stored, so that it is done again and again."""
+    patch.setattr(orders, "store_outcome", lambda machine: None)
+
+
 FAULTS = (
     free_without_word, forget_in_flight, arm_unasked, uncordon_any, never_sweep, write_blindly, change_verdict,
-    free_on_terminal, ignore_control_plane, never_adopt, commit_at_once,
+    free_on_terminal, ignore_control_plane, never_adopt, commit_at_once, boot_unguarded,
+    believe_in_the_reset, mark_after_reboot, forget_the_outcome,
 )  # fmt: skip
 
 
