@@ -13,7 +13,7 @@ SEEDS ?= 100000
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
-packages: ## Install the few Debian packages that are missing (gdisk, e2fsprogs, python3-venv)
+packages: ## Install the few Debian packages that are missing (gdisk, e2fsprogs, cryptsetup-bin, erofs-utils and the like)
 	@tools/packages
 
 $(VENV)/.done: requirements.lock pyproject.toml | packages
