@@ -74,6 +74,7 @@ def make_documents(index: int, waiting: bool) -> tuple[dict[str, Any], dict[str,
             "booted": "A",
             "bootID": f"b{index}",
             "protocol": 1,
+            "bootDecision": {"method": "Kexec", "reason": "Supported", "message": "", "deadman": "TrialTimer"},
             "slots": {
                 "A": {**slot, "version": running[0], "digest": running[1]},
                 "B": {**slot, "partition": 4, "priority": 0, "successful": False},

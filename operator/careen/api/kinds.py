@@ -89,6 +89,8 @@ NODE = Kind(
         *_slot_columns("B"),
         Column("Boot-ID", ".status.bootID", wide=True, description="Boot id of the running kernel"),
         Column("Policy", ".spec.assignment.policy.name", wide=True, description="The policy that gave the order"),
+        Column("Request", ".status.request.id", wide=True, description="The last reboot or reset that has ended"),
+        Column("Outcome", ".status.request.outcome", wide=True, description="What came of it"),
         Column("Message", ".status.orchestration.message", wide=True, description="The reason as a sentence"),
     ),
     selectable=(
