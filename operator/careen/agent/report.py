@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,7 +101,12 @@ def _describe_decision(node: NodeView, order: Assignment | None, facts: HostFact
         return None
     wish = order.terms.boot_method if order else node.boot_method
     decision = decide_boot(wish, facts, order.release.digest if order else None)
-    return {**dataclasses.asdict(decision), "message": decision.message[:MAX_MESSAGE]}
+    return {
+        "method": decision.method,
+        "reason": decision.reason,
+        "message": decision.message[:MAX_MESSAGE],
+        "deadman": decision.deadman,
+    }
 
 
 def _describe_slot(slot: SlotView) -> Document:
