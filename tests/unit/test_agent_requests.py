@@ -248,3 +248,16 @@ def test_an_ended_request_answers_every_later_goal() -> None:
     told, step = settle(view(node("Abort", cause="People"), boot="boot-2", journal=journal))
     assert (told["phase"], told["observedGoal"]) == ("Committed", "Abort")
     assert isinstance(step, Wait)
+
+
+@pytest.mark.parametrize("stage", [Stage.ARMED, Stage.REQUESTED])
+@pytest.mark.parametrize("boot", ["boot-1", "boot-2"])
+def test_nothing_is_reset_while_an_update_is_armed_or_on_trial(stage: Stage, boot: str) -> None:
+    update = replace(opened("Update", stage), order="order-0", digest="sha256:" + "b" * 64, to_slot=B)
+    armed = replace(SLOT_B, attributes=Attributes(2, 0, False), digest=update.digest, checked="order-0")
+    booted = A if boot == "boot-1" else B
+    seen = view(node(action="Reset"), update, boot, disk=DiskView(booted, SLOT_A, armed), granted="order-1")
+    step = settle(seen)[1]
+    assert not isinstance(step, PrepareReset)
+    assert not (isinstance(step, WriteJournal) and step.journal.open and step.journal.open.kind == "Reset")
+    assert not (isinstance(step, RequestReboot) and step.slot is A)
