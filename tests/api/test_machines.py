@@ -101,6 +101,19 @@ class World:
             f"{OUR_NODES}/{NAME}", [{"op": "add", "path": "/spec/assignment", "value": order}], JSON_PATCH
         )
 
+    def ask(self, action: str, **terms: Any) -> None:
+        """A new order that is a request, with goal Stage; its terms are those of the order before, but for `terms`."""
+        self.orders += 1
+        order = {
+            "id": f"order-{self.orders}",
+            "request": {"action": action, "id": f"r-{self.orders}"},
+            "goal": "Stage",
+            "terms": {**self.node["spec"]["assignment"]["terms"], **terms},
+        }
+        self.operator.patch(
+            f"{OUR_NODES}/{NAME}", [{"op": "add", "path": "/spec/assignment", "value": order}], JSON_PATCH
+        )
+
     async def phase(self, phase: str) -> None:
         await self.until(
             lambda: (self.step.get("id"), self.step.get("phase")) == (f"order-{self.orders}", phase), phase
@@ -201,6 +214,27 @@ async def test_a_machine_climbs_the_ladder(start: Any, admin: Api, own_plane: Co
         assert {(request.resource, request.subresource) for request in writes} == {("nodes", "status")}
         assert len(writes) <= 6, [str(request) for request in writes]
         assert sum(request.verb == "list" for request in theirs) == 1, "one list for the one new agent"
+
+
+@pytest.mark.parametrize(("action", "method"), [("Reboot", "Kexec"), ("Reset", "Firmware")])
+async def test_a_machine_boots_the_same_slot_again_when_people_ask(start: Any, action: str, method: str) -> None:
+    async with start() as world:
+        world.order("2.0.0")
+        await world.phase("Staged")
+        before, files = world.node["status"], world.machine.folder
+        litter = files.root / "var" / "litter"
+        litter.parent.mkdir()
+        litter.write_text("x")
+        world.ask(action, bootMethod="Auto" if method == "Kexec" else "Firmware")
+        await world.update()
+        await world.phase("Committed")
+        status = world.node["status"]
+        assert status["bootID"] != before["bootID"]
+        assert (status["booted"], status["slots"], status["bootMethod"]) == ("A", before["slots"], method)
+        assert litter.exists() is (action == "Reboot")
+        assert status["machineID"] == before["machineID"]
+        world.order("2.0.0")
+        await world.phase("Staged")
 
 
 @pytest.mark.parametrize(
