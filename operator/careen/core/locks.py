@@ -114,7 +114,7 @@ def _is_free(view: View, machine: Machine, core: CoreNode, holder: Holder) -> bo
         if order.from_boot_id is None:
             return True
     if step.id == holder.order and step.phase in TERMINAL:
-        return _is_as_before(view, machine, core, holder)
+        return _is_as_before(view, machine, core, holder) or _is_superseded(view, machine, holder)
     return machine.reported
 
 
@@ -126,6 +126,19 @@ def _is_as_before(view: View, machine: Machine, core: CoreNode, holder: Holder) 
     if holder.unavailable_at_grant:
         return True
     return core.ready and core.boot_id == machine.boot_id and machine.name not in view.snapshot.silent
+
+
+def _is_superseded(view: View, machine: Machine, holder: Holder) -> bool:
+    """Whether another release, asked for after the grant, is to cure a machine that talks and did not become Ready.
+
+    It stays counted as unavailable. If it kept the lock, neither it nor the first wave could ever take the cure.
+    """
+    policy = view.fleet.policy_of(machine)
+    progress = view.progress[policy.name] if policy is not None else None
+    rollout = progress.rollout if progress is not None and progress.stored else None
+    if rollout is None or machine.name in view.snapshot.silent:
+        return False
+    return rollout.started_at > holder.since and not machine.runs(rollout.release)
 
 
 def _tell_end(machine: Machine, holder: Holder) -> Turn | None:

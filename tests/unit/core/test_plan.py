@@ -390,6 +390,21 @@ def test_rule_9_a_machine_that_people_had_only_cordoned_must_be_ready_again(
     assert [holder.unavailable_at_grant for holder in write.holders] == [stored]
 
 
+@pytest.mark.parametrize(("begun", "silent", "freed"), [(-100.0, False, False), (0.0, False, True), (0.0, True, False)])
+def test_rule_9_another_release_may_cure_a_machine_that_did_not_become_ready(
+    cluster: Any, begun: float, silent: bool, freed: bool
+) -> None:
+    cluster.add("m0", "m1", version="2.0.0")
+    cluster.set_policy()
+    cluster.give("m0", "Commit", "Committed")
+    cluster.set_lock("m0")
+    cluster.change_core("m0", ready=False)
+    cluster.set_policy("3.0.0")
+    cluster.store_rollout(started_at=cluster.at + begun)
+    cluster.facts["silent"] = frozenset({"m0"} if silent else ())
+    assert bool([write for write in cluster.find(WriteLock) if write.freed]) == freed
+
+
 def test_rule_9_the_cordon_goes_first(cluster: Any) -> None:
     cluster.add("m0", version="2.0.0")
     cluster.set_policy()
