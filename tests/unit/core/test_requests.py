@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from careen.core.actions import Cordon, SetOrder, Uncordon, WriteLock, WriteOutcome, WritePolicy
+from careen.core.actions import Cordon, SetOrder, Uncordon, WriteLock, WriteNote, WriteOutcome, WritePolicy
 from careen.core.encode import encode_order
+from careen.core.forecast import foresee
+from careen.core.lines import Line, read_line
 from careen.core.releases import NO_RELEASE
 from careen.core.requests import DEFAULT_TERMS, request_order_id
 from careen.core.snapshot import Order, Step
@@ -318,6 +320,46 @@ def test_a_completed_rollout_stays_complete_over_a_reboot(cluster: Any) -> None:
     (write,) = cluster.find(WritePolicy)
     told = {name: status for name, status, _, _ in write.state.conditions}
     assert (told["Complete"], dict(write.state.counts)["updated"]) == ("True", 1)
+
+
+def line_of(cluster: Any, name: str = "m0") -> Line:
+    return read_line(cluster.machines[name], {}, cluster.locks.values())
+
+
+def test_people_see_the_request_in_the_machines_line(cluster: Any) -> None:
+    asked(cluster, "m0")
+    under_order(cluster)
+    assert (line_of(cluster).wanted, line_of(cluster).reason) == ("reboot", "Requested")
+    under_order(cluster, "Activate", "Activating")
+    holding(cluster)
+    assert (line_of(cluster).reason, line_of(cluster).message) == ("Activating", "reboots")
+    under_order(cluster, "Activate", "Verifying", request=Request("Reset", "r1"))
+    assert line_of(cluster).message == "the reset is being checked"
+
+
+@pytest.mark.parametrize(
+    ("goal", "phase", "action", "message"),
+    [
+        ("Stage", "Staged", "activate", "is reset and reboots"),
+        ("Activate", "Verifying", "commit", "marks the reset done"),
+    ],
+)
+def test_a_dry_run_foresees_it(cluster: Any, goal: str, phase: str, action: str, message: str) -> None:
+    reset = Request("Reset", "r1")
+    asked(cluster, "m0", request=reset)
+    under_order(cluster, goal, phase, request=reset)
+    holding(cluster)
+    steps = {(step.action, step.message) for step in foresee(cluster.snapshot(), "os", cluster.at).steps}
+    assert (action, message) in steps
+
+
+def test_a_word_that_ready_seconds_run_from_is_bound_to_the_version_it_was_made_from(cluster: Any) -> None:
+    """A deposed leader's late word on an earlier boot would count for this one."""
+    asked(cluster, "m0")
+    under_order(cluster, "Activate", "Verifying", terms=replace(DEFAULT_TERMS, ready_seconds=30))
+    holding(cluster)
+    (note,) = cluster.find(WriteNote)
+    assert (note.note.settled_since, note.resource_version) == (cluster.at, cluster.machines["m0"].resource_version)
 
 
 # Invariant 11.
