@@ -91,10 +91,10 @@ class Agent:
         """The watch on the own Node brings a version, or that it is deleted."""
         if not self.alive or not self.machine.reaches_api:
             return
+        self.machine.make_contact()
         if item is not None and self.seen is not None and item.version <= self.seen.version:
             return
         self.seen = item
-        self.machine.make_contact()
         if self._staging is not None and not still_wanted(self._view(), self._staging):
             self._staging, self._busy = None, False
         self._think_soon()
