@@ -129,14 +129,20 @@ def _is_as_before(view: View, machine: Machine, core: CoreNode, holder: Holder) 
 
 
 def _is_superseded(view: View, machine: Machine, holder: Holder) -> bool:
-    """Whether another release, asked for after the grant, is to cure a machine that talks and did not become Ready.
+    """Whether another release or a request, asked for after the grant, is to cure a machine that did not become Ready.
 
-    It stays counted as unavailable. If it kept the lock, neither it nor the first wave could ever take the cure.
+    Its agent must talk. It stays counted as unavailable. If it kept the lock, neither it nor the first wave could ever
+    take the cure.
     """
+    if machine.name in view.snapshot.silent:
+        return False
+    done = machine.order.request if machine.order is not None else None
+    if machine.wanted is not None and (done is None or done.id != machine.wanted.id):
+        return True
     policy = view.fleet.policy_of(machine)
     progress = view.progress[policy.name] if policy is not None else None
     rollout = progress.rollout if progress is not None and progress.stored else None
-    if rollout is None or machine.name in view.snapshot.silent:
+    if rollout is None:
         return False
     return rollout.started_at > holder.since and not machine.runs(rollout.release)
 

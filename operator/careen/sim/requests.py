@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from careen.agent.step import (
@@ -74,3 +75,15 @@ class RequestCheck:
             raise BrokenError(f"rule 16: {after.name} has not booted since {order}, and yet: {new}")
         if new["action"] == "Reset" and order["id"] not in self.resets:
             raise BrokenError(f"rule 16: {after.name} was not reset, and yet: {new}")
+
+
+def is_to_be_cured(node: Item | None, holder: Mapping[str, Any], policies: Iterable[Item]) -> bool:
+    """Whether people have asked, since the grant, for something else that may cure a machine that is not Ready."""
+    if node is None:
+        return False
+    asked, order = node.spec.get("request") or {}, node.spec.get("assignment") or {}
+    known = {(node.status.get("request") or {}).get("id"), (order.get("request") or {}).get("id")}
+    if asked and asked["id"] not in known:
+        return True
+    started = [(policy.status.get("rollout") or {}).get("startedAt", "") for policy in policies]
+    return any(instant > holder["since"] for instant in started)

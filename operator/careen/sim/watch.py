@@ -17,7 +17,7 @@ from careen.disk.types import SlotName
 
 from .api import Item, Refused
 from .grants import GrantCheck, holders_of, is_ready
-from .requests import RequestCheck
+from .requests import RequestCheck, is_to_be_cured
 from .schedule import BrokenError
 
 if TYPE_CHECKING:
@@ -267,7 +267,8 @@ class Watch:
             return
         if core.doc["metadata"].get("annotations", {}).get(CORDONED_ANNOTATION) == order:
             raise BrokenError(f"rule 9: {machine.name} was freed before it was uncordoned")
-        if not holder.get("unavailableAtGrant") and not is_ready(core):
+        cured = is_to_be_cured(basis.objects["Node"].get(machine.name), holder, basis.objects["UpdatePolicy"].values())
+        if not holder.get("unavailableAtGrant") and not is_ready(core) and not cured:
             raise BrokenError(f"rule 9: {machine.name} was freed while it was not Ready")
 
     def _see_write(self, before: Item | None, after: Item | None, by: str) -> None:

@@ -219,6 +219,19 @@ def test_the_lock_goes_back_when_the_machine_is_as_before(cluster: Any) -> None:
     assert cluster.find(WriteLock)[0].freed == ("m0",)
 
 
+@pytest.mark.parametrize(("request_now", "freed"), [(REBOOT, False), (Request("Reset", "r2"), True)])
+def test_another_request_may_cure_a_machine_that_did_not_become_ready(
+    cluster: Any, request_now: Request, freed: bool
+) -> None:
+    asked(cluster, "m0")
+    under_order(cluster, "Commit", "Committed")
+    cluster.set_lock("m0")
+    cluster.change_core("m0", ready=False)
+    ended(cluster)
+    cluster.change("m0", request=request_now)
+    assert bool([write for write in cluster.find(WriteLock) if write.freed]) == freed
+
+
 def test_no_order_follows_before_the_outcome_is_stored(cluster: Any) -> None:
     asked(cluster, "m0")
     cluster.set_policy("3.0.0")
