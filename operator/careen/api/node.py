@@ -336,6 +336,8 @@ class Orchestration(Model):
     """When this state began; drain times run from it."""
     settled_since: Timestamp | None = None
     """Since when all gates after the boot have passed without a break; readySeconds run from it."""
+    settled_boot_id: Annotated[str, Field(max_length=64)] | None = None
+    """The boot that settledSince is of; after another one it counts no more."""
 
 
 class NodeStatus(Model):

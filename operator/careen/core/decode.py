@@ -187,6 +187,7 @@ def _decode_note(note: Document | None) -> Note | None:
         message=note.get("message") or "",
         since=parse_instant(note.get("since")) or 0.0,
         settled_since=parse_instant(note.get("settledSince")),
+        settled_boot=note.get("settledBootID"),
     )
 
 

@@ -126,6 +126,7 @@ def encode_note(machine: Machine, write: WriteNote, now: float) -> dict[str, Any
         "message": note.message,
         "since": format_instant(note.since),
         "settledSince": format_instant(note.settled_since) if note.settled_since is not None else None,
+        "settledBootID": note.settled_boot,
     }
     ready, stalled = note.state == "UpToDate", note.state == "Failed"
     rows = (

@@ -46,7 +46,8 @@ def write_note(view: View, machine: Machine, look: Look, explanation: Explanatio
     since = view.now
     if note is not None and note.state == explanation.state and not _is_old_drain(view, machine, explanation):
         since = note.since
-    written = Note(explanation.state, explanation.reason, explanation.message, since, look.settled_since)
+    boot = machine.boot_id if look.settled_since is not None else None
+    written = Note(explanation.state, explanation.reason, explanation.message, since, look.settled_since, boot)
     turn = None
     if explanation.reason in TOLD and (note is None or note.reason != explanation.reason):
         turn = Turn("Node", machine.name, machine.uid, explanation.reason, explanation.message, warning=True)

@@ -274,11 +274,15 @@ def _judge_trial(view: View, machine: Machine, core: CoreNode, order: Order) -> 
 
 
 def settled_since(view: View, machine: Machine) -> float | None:
-    """Since when all gates have passed, as stored under this very hold; an older instant is of an earlier trial."""
+    """Since when all gates have passed in this boot, as stored under this very hold.
+
+    An older instant is of an earlier trial. One of another boot is of before the machine went down again, unseen.
+    """
     note, own = machine.note, view.fleet.own_holder(machine)
     if note is None or own is None or note.state != "Verifying" or note.settled_since is None:
         return None
-    return note.settled_since if note.settled_since >= own[1].since else None
+    fresh = note.settled_since >= own[1].since and note.settled_boot == machine.boot_id
+    return note.settled_since if fresh else None
 
 
 def find_blocker(view: View, machine: Machine, core: CoreNode) -> str | None:

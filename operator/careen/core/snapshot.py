@@ -119,6 +119,8 @@ class Note:
     message: str
     since: float
     settled_since: float | None = None
+    settled_boot: str | None = None
+    """Boot id that settled_since is of."""
 
 
 @dataclass(frozen=True, slots=True)

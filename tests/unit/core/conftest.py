@@ -129,7 +129,8 @@ class Cluster:
 
     def note(self, name: str, state: str, reason: str, since: float, settled: float | None = None) -> None:
         """What the operator last said about a machine."""
-        self.change(name, note=Note(state, reason, "", since, settled))
+        boot = self.machines[name].boot_id if settled is not None else None
+        self.change(name, note=Note(state, reason, "", since, settled, boot))
 
     def snapshot(self) -> Snapshot:
         found = [release_of(f"{n}.0.0") for n in range(1, 6)]

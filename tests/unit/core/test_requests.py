@@ -375,6 +375,22 @@ def test_a_word_that_ready_seconds_run_from_is_bound_to_the_version_it_was_made_
     assert (note.note.settled_since, note.resource_version) == (cluster.at, cluster.machines["m0"].resource_version)
 
 
+def test_ready_seconds_run_anew_after_another_boot(cluster: Any) -> None:
+    """A machine that went down and up again before anybody looked has not been Ready for that long."""
+    asked(cluster, "m0")
+    under_order(cluster, "Activate", "Verifying", terms=replace(DEFAULT_TERMS, ready_seconds=30))
+    holding(cluster)
+    (first,) = cluster.find(WriteNote)
+    cluster.change("m0", note=first.note)
+    cluster.at += 30
+    assert [action.order.goal for action in cluster.find(SetOrder)] == ["Commit"]
+    cluster.change("m0", boot_id="boot-again")
+    cluster.change_core("m0", boot_id="boot-again")
+    assert cluster.find(SetOrder) == []
+    (again,) = cluster.find(WriteNote)
+    assert (again.note.settled_since, again.note.settled_boot) == (cluster.at, "boot-again")
+
+
 # Invariant 11.
 
 
