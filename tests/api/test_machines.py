@@ -72,7 +72,7 @@ class World:
     def order(self, version: str) -> None:
         """A new order, with goal Stage."""
         self.orders += 1
-        entry = self.server.repository.index.releases[version]
+        entry = self.server.repository.find(version)
         release = {
             "repository": self.server.url,
             "version": version,
@@ -139,8 +139,7 @@ def start(own_plane: ControlPlane, admin: Api, operator_api: Api, tmp_path: Path
         for version, fault in (("1.0.0", None), ("2.0.0", None), *((f"2.0.0-{each}", each) for each in Fault)):
             repository.publish(version, fault)
         folder = tmp_path / NAME
-        first = repository.image(repository.index.releases["1.0.0"])
-        create_machine(folder, first, "1.0.0", machine_id=machine_id_of(NAME))
+        create_machine(folder, repository.find("1.0.0"), machine_id=machine_id_of(NAME))
         create_nodes(admin, [node_manifest(NAME, "zone-a")])
         operator_api.create(
             OUR_NODES,
@@ -155,6 +154,7 @@ def start(own_plane: ControlPlane, admin: Api, operator_api: Api, tmp_path: Path
             name=NAME,
             folder=str(folder),
             kubeconfig=str(own_plane.kubeconfig_with_token(mint_agent_token(admin, NAME))),
+            trust_root=str(repository.trust_root),
             kubelet_kubeconfig=str(own_plane.kubeconfig_for(f"system:node:{NAME}", ["system:nodes"])),
             boot_seconds=0.2,
             hang_seconds=0.5,

@@ -19,11 +19,12 @@ import pytest
 from careen.cli.main import run
 from careen.sandbox.client import Api
 from careen.sandbox.cluster import Cluster
+from careen.sandbox.documents import digest_of, sign_documents
 from careen.sandbox.nodes import create_nodes, node_manifest
 
 OURS = "/apis/careen.dev/v1alpha1"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/careen-system/leases"
-DIGEST = "sha256:" + "a" * 64
+DIGEST = digest_of(2)
 Careen = Callable[..., tuple[int, str, str]]
 
 
@@ -52,11 +53,11 @@ def machine(admin: Api, operator_api: Api) -> dict[str, Any]:
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Iterator[str]:
-    """The URL of a repository with release 2.0.0."""
-    entry = {"digest": DIGEST, "sizeBytes": 4096, "sha256": "a" * 64, "path": "2.0.0.img"}
-    (tmp_path / "index.json").write_text(json.dumps({"formatVersion": 1, "releases": {"2.0.0": entry}}))
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a repository with release 2.0.0, which this process trusts."""
+    monkeypatch.setenv("CAREEN_TRUST_ROOT", str(sign_documents(tmp_path, [2])))
+    monkeypatch.setenv("CAREEN_RELEASE_CACHE", str(tmp_path / "cache"))
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "public"))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -304,7 +305,7 @@ def test_plan_says_what_comes_next_and_who_waits(
     assert reasons == {"m1": "Staging", "m2": "WavePending", "m3": "AgentMissing"}
     code, output, _ = careen("plan", "os")
     assert code == 0
-    assert "rollout 1-aaaaaaaaaaaa to 2.0.0 would begin" in output
+    assert f"rollout 1-{DIGEST.removeprefix('sha256:')[:12]} to 2.0.0 would begin" in output
     assert "wave rest begins when wave canary is done: m1" in output
     admin.patch(f"{OURS}/updatepolicies/os", {"spec": {"release": {"version": "9.0.0"}}})
     assert "has no release 9.0.0; it has 2.0.0" in careen("plan", "os")[1]

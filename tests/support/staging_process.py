@@ -64,8 +64,9 @@ def main() -> None:
     """Do the job, and tell what came of it as JSON."""
     job = json.loads(Path(sys.argv[1]).read_bytes())
     killed = kill_some(job) if job.get("kills") else 0
+    began = time.monotonic()
     asyncio.run(run(job))
-    print(json.dumps({"peak": peak_bytes(), "killed": killed}))
+    print(json.dumps({"peak": peak_bytes(), "killed": killed, "seconds": time.monotonic() - began}))
 
 
 if __name__ == "__main__":

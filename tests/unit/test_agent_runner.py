@@ -13,10 +13,10 @@ from typing import Any, cast
 import pytest
 
 from careen.agent.actions import StageImage
-from careen.agent.fetch import StageError
 from careen.agent.host import RebootError
-from careen.agent.record import Method
+from careen.agent.record import Method, Moved
 from careen.agent.runner import Exit, Settings, run_agent
+from careen.agent.staging.fault import StageError
 from careen.disk.types import GIVEN_UP, DiskBusyError, SlotName
 from careen.kube.errors import Conflict, Invalid, NotFound, Unreachable
 from careen.kube.session import Answer, Session
@@ -134,13 +134,13 @@ class Host(MemoryHost):
     arm_faults: list[Exception]
     hold: asyncio.Event | None
 
-    async def stage(self, image: StageImage, on_bytes: Callable[[int], None]) -> None:
+    async def stage(self, image: StageImage, on_progress: Callable[[Moved], None]) -> None:
         if self.hold:
-            on_bytes(1)
+            on_progress(Moved(fetched=1))
             await self.hold.wait()
         if self.stage_faults:
             raise self.stage_faults.pop(0)
-        await super().stage(image, on_bytes)
+        await super().stage(image, on_progress)
 
     async def arm(self, slot: SlotName, method: Method) -> None:
         if self.arm_faults:

@@ -19,6 +19,7 @@ from careen.agent.step import (
     HostFacts,
     InvalidateSlot,
     MarkGood,
+    Moved,
     RequestActivation,
     RequestReboot,
     SlotView,
@@ -43,6 +44,14 @@ GOOD = Attributes(1, 0, True)
 TRIAL = Attributes(2, 0, False)
 A, B = SlotName.A, SlotName.B
 DECISION = BootDecision("Kexec", "Supported", "it can", "TrialTimer")
+
+
+PLACE = ("http://r/x/", "2.img")
+IMAGE = StageImage("order-1", B, *PLACE, NEW, 100, "2.0.0")
+
+
+def progress(fetched: int) -> dict[str, int]:
+    return {"bytesTotal": 100, "bytesReused": 0, "bytesFetched": fetched, "bytesSkipped": 0}
 
 
 def order_document(goal: str = "Stage", **changes: Any) -> dict[str, Any]:
@@ -239,15 +248,15 @@ def test_staging_reports_then_fetches_into_the_empty_slot() -> None:
     view = old_boot(order_document())
     assert shown(view) == {
         "id": "order-1", "observedGoal": "Stage", "phase": "Staging",
-        "progress": {"bytesTotal": 100, "bytesFetched": 0},
+        "progress": progress(0),
     }  # fmt: skip
-    assert settle(view)[1] == StageImage("order-1", B, "http://r/x/", "2.img", NEW, 100, "2.0.0")
+    assert settle(view)[1] == IMAGE
 
 
 @pytest.mark.parametrize("passive", [slot_b(attributes=GOOD, digest="sha256:" + "0" * 64), slot_b(digest="x")])
 def test_the_passive_slot_is_given_up_before_its_first_byte(passive: SlotView) -> None:
     view = old_boot(order_document(), disk=DiskView(A, slot_a(), passive))
-    assert settle(view)[1] == InvalidateSlot(B)
+    assert settle(view)[1] == InvalidateSlot(B, IMAGE)
 
 
 def test_an_armed_slot_that_no_journal_knows_is_disarmed_first() -> None:
@@ -264,7 +273,7 @@ def test_the_passive_slot_is_left_alone_while_the_booted_one_is_not_good() -> No
 def test_what_is_there_already_is_staged_without_a_fetch() -> None:
     unchecked = replace(STAGED, checked=None)
     view = old_boot(order_document(), disk=DiskView(A, slot_a(), unchecked))
-    assert settle(view)[1] == VerifySlot(B, NEW, 100, "2.0.0", "stage")
+    assert settle(view)[1] == VerifySlot(B, NEW, 100, "2.0.0", "stage", *PLACE)
     view = replace(view, disk=DiskView(A, slot_a(), STAGED))
     assert (shown(view)["phase"], settle(view)[1]) == ("Staged", Wait())
 
@@ -277,7 +286,7 @@ def test_the_release_that_runs_and_is_good_is_committed_at_once() -> None:
 def test_a_running_slot_without_a_record_is_hashed_if_its_version_fits() -> None:
     same = order_document(release={"digest": OLD, "version": "1.0.0"})
     view = old_boot(same, disk=DiskView(A, slot_a(digest=None), slot_b()))
-    assert settle(view)[1] == VerifySlot(A, OLD, 100, "1.0.0", "booted")
+    assert settle(view)[1] == VerifySlot(A, OLD, 100, "1.0.0", "booted", *PLACE)
     other = old_boot(order_document(), disk=DiskView(A, slot_a(digest=None), slot_b()))
     assert isinstance(settle(other)[1], StageImage)
 
@@ -305,20 +314,18 @@ def test_a_failed_staging_says_so_and_is_tried_again_in_time() -> None:
 
 def test_the_first_bytes_of_the_next_try_end_the_phase_failed() -> None:
     view = replace(quiet(old_boot(order_document(), trouble=failed(3))), trouble=failed(3, retrying=True))
-    image = StageImage("order-1", B, "http://r/x/", "2.img", NEW, 100, "2.0.0")
-    write = report_progress(view, image, 50)
+    write = report_progress(view, IMAGE, Moved(fetched=50))
     assert write is not None
     assert write.status["step"]["phase"] == "Staging"
     assert write.status["step"]["error"] is None
-    assert write.status["step"]["progress"] == {"bytesTotal": 100, "bytesFetched": 50}
+    assert write.status["step"]["progress"] == progress(50)
 
 
 def test_progress_alone_never_causes_another_write() -> None:
     view = quiet(old_boot(order_document()))
-    assert isinstance(next_step(replace(view, fetched=60)), StageImage)
-    image = StageImage("order-1", B, "http://r/x/", "2.img", NEW, 100, "2.0.0")
-    write = report_progress(view, image, 60)
-    assert write == WriteStatus("uid-1", {"step": {"progress": {"bytesTotal": 100, "bytesFetched": 60}}})
+    assert isinstance(next_step(replace(view, moved=Moved(fetched=60))), StageImage)
+    write = report_progress(view, IMAGE, Moved(fetched=60))
+    assert write == WriteStatus("uid-1", {"step": {"progress": progress(60)}})
 
 
 def test_a_new_order_forgets_the_trouble_of_the_old_one() -> None:
@@ -347,8 +354,7 @@ def test_the_back_off_doubles_up_to_five_minutes() -> None:
     ],
 )
 def test_a_staging_ends_when_nobody_wants_it(assignment: Any, wanted: bool) -> None:
-    image = StageImage("order-1", B, "http://r/x/", "2.img", NEW, 100, "2.0.0")
-    assert still_wanted(old_boot(assignment), image) is wanted
+    assert still_wanted(old_boot(assignment), IMAGE) is wanted
 
 
 @pytest.mark.parametrize(("retry", "refused"), [(0, True), (2, True), (3, False)])
@@ -367,7 +373,7 @@ def test_activation_verifies_asks_journals_arms_journals_and_reboots() -> None:
     view = quiet(old_boot(order_document(), disk=DiskView(A, slot_a(), STAGED)))
     status = view.node.status if view.node else {}
     view = replace(view, node=node(order_document("Activate"), status=dict(status)))
-    assert next_step(view) == VerifySlot(B, NEW, 100, "2.0.0", "order-1")
+    assert next_step(view) == VerifySlot(B, NEW, 100, "2.0.0", "order-1", *PLACE)
     view = replace(view, disk=DiskView(A, slot_a(), CHECKED))
     asked = next_step(view)
     assert isinstance(asked, RequestActivation)
@@ -794,7 +800,7 @@ def test_a_committed_slot_that_no_journal_tells_of_is_committed() -> None:
 def test_a_trial_without_any_record_is_recognised_by_its_content() -> None:
     disk = DiskView(B, slot_a(), slot_b(version="2.0.0", attributes=TRIAL))
     view = trial_boot(order_document("Activate"), journal=Journal("m-id", boots=("boot-2",)), disk=disk)
-    assert next_step(view) == VerifySlot(B, NEW, 100, "2.0.0", "booted")
+    assert next_step(view) == VerifySlot(B, NEW, 100, "2.0.0", "booted", *PLACE)
 
 
 @pytest.mark.parametrize("goal", ["Stage", "Activate", "Commit", "Abort"])

@@ -12,6 +12,7 @@ from careen.disk.image import fill_slot
 from careen.disk.slots import Slots
 from careen.disk.table import change_slots, read_slots
 from careen.disk.types import GIVEN_UP, Attributes, SlotName
+from careen.release.errors import PublishError
 from careen.sandbox.firmware import BootError, Fault, kexec, power_on
 from careen.sandbox.machine import create_machine, machine_id_of
 from careen.sandbox.releases import Repository
@@ -31,12 +32,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
 
 @pytest.fixture
 def machine(repository: Repository, tmp_path: Path) -> MachineFolder:
-    first = repository.image(repository.index.releases["1.0.0"])
-    return create_machine(tmp_path / "m", first, "1.0.0", machine_id=machine_id_of("m"))
+    return create_machine(tmp_path / "m", repository.find("1.0.0"), machine_id=machine_id_of("m"))
 
 
 def arm(machine: MachineFolder, repository: Repository, version: str, attributes: Attributes) -> None:
-    fill_slot(machine.disk, B, repository.image(repository.index.releases[version]))
+    fill_slot(machine.disk, B, repository.find(version).image)
 
     def change(slots: Slots) -> Slots:
         return slots.with_attributes(B, attributes)
@@ -101,8 +101,10 @@ def test_an_empty_slot_is_no_os(machine: MachineFolder) -> None:
 
 def test_images_are_the_same_bytes_each_time(repository: Repository, tmp_path: Path) -> None:
     again = Repository.create(tmp_path / "again")
-    assert again.publish("2.0.0") == repository.index.releases["2.0.0"]
-    assert again.publish("2.0.0", Fault.PANIC).digest != repository.index.releases["2.0.0"].digest
+    assert again.publish("2.0.0").document == repository.find("2.0.0").document
+    with pytest.raises(PublishError, match="a version is never changed"):
+        again.publish("2.0.0", Fault.PANIC)
+    assert again.find("2.0.0").digest == repository.find("2.0.0").digest
 
 
 def test_a_reset_empties_root_before_the_system_runs(machine: MachineFolder) -> None:

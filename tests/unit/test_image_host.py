@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from careen.agent.actions import StageImage, VerifySlot
-from careen.agent.fetch import Deadlines, StageError
 from careen.agent.imagehost import ImageHost, MachineFolder
-from careen.agent.record import Journal
+from careen.agent.record import Journal, Moved
+from careen.agent.staging.fault import StageError
+from careen.agent.staging.transfer import Deadlines
 from careen.disk.boot import preview
 from careen.disk.image import open_slot
 from careen.disk.table import read_slots
 from careen.disk.types import GIVEN_UP, Attributes, DiskError, SlotName, UnsafeChangeError
 from careen.sandbox.firmware import power_on
 from careen.sandbox.machine import create_machine, machine_id_of
-from careen.sandbox.releases import IMAGE_BYTES, ReleaseServer, Repository, ServerFault
+from careen.sandbox.releases import FILESYSTEM_BYTES, MIB, ReleaseServer, Repository, ServerFault
 
 A, B = SlotName.A, SlotName.B
 
@@ -29,7 +30,11 @@ A, B = SlotName.A, SlotName.B
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     made = Repository.create(tmp_path_factory.mktemp("releases"))
     made.publish("1.0.0")
-    made.publish("2.0.0")
+    made.publish("2.0.0", payload_bytes=MIB)
+    made.publish("3.0.0", min_version="2.0.0")
+    made.publish("0.9.0")
+    made.publish("4.0.0", architecture="vax")
+    made.publish("5.0.0", filesystem_bytes=9 * MIB)
     return made
 
 
@@ -41,25 +46,31 @@ async def server(repository: Repository) -> AsyncIterator[ReleaseServer]:
 
 @pytest.fixture
 def machine(repository: Repository, tmp_path: Path) -> MachineFolder:
-    first = repository.image(repository.index.releases["1.0.0"])
-    made = create_machine(tmp_path / "m", first, "1.0.0", machine_id=machine_id_of("m"))
+    made = create_machine(tmp_path / "m", repository.find("1.0.0"), machine_id=machine_id_of("m"))
     power_on(made.path)
     return made
 
 
+QUICK = Deadlines(connect=1.0, read=0.5, piece=0.5, pause=0.01)
+
+
 @pytest.fixture
-async def host(machine: MachineFolder) -> AsyncIterator[ImageHost]:
-    async with ImageHost(machine.path, deadlines=Deadlines(connect=1.0, read=0.5, block=1.0)) as opened:
+async def host(machine: MachineFolder, repository: Repository) -> AsyncIterator[ImageHost]:
+    async with ImageHost(machine.path, repository.trust_root, deadlines=QUICK) as opened:
         yield opened
 
 
 def image(server: ReleaseServer, version: str = "2.0.0") -> StageImage:
-    entry = server.repository.index.releases[version]
+    entry = server.repository.find(version)
     return StageImage("order-1", B, server.url + "/", entry.path, entry.digest, entry.size_bytes, version)
 
 
+def files_asked(server: ReleaseServer) -> list[str]:
+    return [path for path in server.requests if path.startswith("files/")]
+
+
 def check(image: StageImage, slot: SlotName = B, purpose: str = "order-1") -> VerifySlot:
-    return VerifySlot(slot, image.digest, image.size, image.version, purpose)
+    return VerifySlot(slot, image.digest, image.size, image.version, purpose, image.repository, image.path)
 
 
 def content(machine: MachineFolder, slot: SlotName) -> str:
@@ -67,14 +78,16 @@ def content(machine: MachineFolder, slot: SlotName) -> str:
         return hashlib.sha256(opened.read(0, opened.size)).hexdigest()
 
 
-async def stage(host: ImageHost, wanted: StageImage) -> None:
+async def stage(host: ImageHost, wanted: StageImage) -> Moved:
+    seen = [Moved()]
     await host.invalidate(B)
-    await host.stage(wanted, lambda _: None)
+    await host.stage(wanted, seen.append)
+    return seen[-1]
 
 
 async def test_it_sees_a_fresh_machine(host: ImageHost, repository: Repository) -> None:
     sight = await host.look()
-    first = repository.index.releases["1.0.0"]
+    first = repository.find("1.0.0")
     assert sight.disk.booted is A
     assert (sight.disk.a.digest, sight.disk.a.version, sight.disk.a.attributes) == (
         first.digest, "1.0.0", Attributes(1, 0, True),
@@ -113,7 +126,7 @@ async def test_the_record_survives_the_agent_but_the_check_does_not(
 ) -> None:
     await stage(host, image(server))
     await host.__aexit__()
-    async with ImageHost(machine.path) as again:
+    async with ImageHost(machine.path, server.repository.trust_root) as again:
         seen = (await again.look()).disk.b
         assert (seen.digest, seen.checked) == (image(server).digest, None)
     host._lock = -1
@@ -145,19 +158,90 @@ async def test_a_bad_release_leaves_nothing_that_boots(
     assert (await host.look()).disk.b.digest == image(server).digest
 
 
-async def test_an_image_larger_than_the_slot_is_refused(host: ImageHost, server: ReleaseServer) -> None:
-    await host.invalidate(B)
-    with pytest.raises(StageError) as error:
-        await host.stage(replace(image(server), size=9 * 1024 * 1024), lambda _: None)
-    assert error.value.fault.class_ == "Size"
-    assert server.requests == []
+async def test_what_is_there_is_not_fetched(host: ImageHost, machine: MachineFolder, server: ReleaseServer) -> None:
+    """1.0.0 runs and 2.0.0 has a payload of its own: little but that is fetched, and nothing the second time."""
+    moved = await stage(host, image(server))
+    assert MIB <= moved.fetched < 1.2 * MIB
+    assert moved.done == moved.size == image(server).size
+    server.requests.clear()
+    again = await stage(host, image(server))
+    assert again.skipped == again.size
+    assert [path.rpartition(".")[2] for path in files_asked(server)] == ["tree"]
+
+
+@pytest.mark.parametrize(
+    ("version", "class_", "words"),
+    [
+        ("3.0.0", "Refused", "can be reached from 2.0.0 on; this machine runs 1.0.0"),
+        ("0.9.0", "Refused", "allowDowngrade"),
+        ("4.0.0", "Refused", "is for vax"),
+        ("5.0.0", "Size", "the slot has 8388608"),
+    ],
+)
+async def test_what_does_not_fit_this_machine_is_refused_before_anything_is_written(
+    host: ImageHost, machine: MachineFolder, server: ReleaseServer, version: str, class_: str, words: str
+) -> None:
+    before = machine.disk.read_bytes()
+    for call in (host.admit(image(server, version)), host.stage(image(server, version), lambda _: None)):
+        with pytest.raises(StageError) as error:
+            await call
+        assert (error.value.fault.class_, words in error.value.fault.message) == (class_, True), error.value.fault
+    assert machine.disk.read_bytes() == before
+    assert files_asked(server) == []
+
+
+async def test_a_downgrade_that_is_allowed(host: ImageHost, server: ReleaseServer) -> None:
+    await stage(host, replace(image(server, "0.9.0"), allow_downgrade=True))
+    assert (await host.look()).disk.b.version == "0.9.0"
+
+
+async def test_without_trust_nothing_is_written(
+    host: ImageHost, machine: MachineFolder, server: ReleaseServer, tmp_path: Path
+) -> None:
+    """Forged metadata, another document than was ordered, another's keys, and no root at all."""
+    before = machine.disk.read_bytes()
+    stranger = Repository.create(tmp_path / "stranger")
+    stranger.publish("1.0.0")
+    await host.__aexit__()
+    for case in ("forged", "mixed up", "stranger", "no root"):
+        server.fault = ServerFault.FORGED if case == "forged" else None
+        wanted = image(server)
+        if case == "mixed up":
+            wanted = replace(wanted, digest=image(server, "1.0.0").digest)
+        roots = {"stranger": stranger.trust_root, "no root": tmp_path / "missing"}
+        async with ImageHost(machine.path, roots.get(case, server.repository.trust_root), deadlines=QUICK) as again:
+            with pytest.raises(StageError) as error:
+                await again.admit(wanted)
+            assert error.value.fault.class_ == "Trust", (case, error.value.fault)
+            with pytest.raises(StageError):
+                await again.stage(wanted, lambda _: None)
+    assert machine.disk.read_bytes() == before
+    assert files_asked(server) == []
+    await host.__aenter__()
+
+
+async def test_a_mirror_serves_the_files(host: ImageHost, server: ReleaseServer) -> None:
+    server.fault = ServerFault.TRUNCATED
+    async with ReleaseServer(server.repository).running() as mirror:
+        await stage(host, replace(image(server), mirrors=(mirror.url,)))
+    assert (await host.look()).disk.b.digest == image(server).digest
+
+
+async def test_a_lost_document_is_asked_for_again(
+    host: ImageHost, machine: MachineFolder, server: ReleaseServer
+) -> None:
+    await stage(host, image(server))
+    for path in (machine.state / "releases").iterdir():
+        path.write_text("torn")
+    assert await host.verify(check(image(server)))
+    assert (await host.look()).disk.b.digest == image(server).digest
 
 
 async def test_bits_that_rot_after_staging_are_found(
     host: ImageHost, machine: MachineFolder, server: ReleaseServer
 ) -> None:
     await stage(host, image(server))
-    at = read_slots(machine.disk).b.start + IMAGE_BYTES // 2
+    at = read_slots(machine.disk).b.start + FILESYSTEM_BYTES // 2
     with machine.disk.open("r+b") as disk:
         disk.seek(at)
         old = disk.read(1)
@@ -196,7 +280,7 @@ async def test_a_staging_that_is_cancelled_leaves_no_record(host: ImageHost, ser
 
 async def test_one_agent_a_machine(host: ImageHost, machine: MachineFolder) -> None:
     with pytest.raises(OSError, match="in use by another agent"):
-        async with ImageHost(machine.path):
+        async with ImageHost(machine.path, machine.path):
             pass
 
 

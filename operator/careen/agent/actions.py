@@ -42,15 +42,8 @@ class WriteJournal:
 
 
 @dataclass(frozen=True)
-class InvalidateSlot:
-    """Forget what the passive slot holds, then make it P0 T0 S0; both durable. Before its first byte is written."""
-
-    slot: SlotName
-
-
-@dataclass(frozen=True)
 class StageImage:
-    """Fetch an image into the passive slot, read it back, and record its digest as verified.
+    """Make the passive slot hold a release, read it back, and record its digest as verified.
 
     Half done, the slot has no recorded digest. It may be cut short at any time (see `still_wanted`).
     """
@@ -59,18 +52,39 @@ class StageImage:
     slot: SlotName
     repository: str
     path: str
+    """The release's document, a target of the repository."""
     digest: str
+    """`sha256:` and the hash of that document."""
     size: int
-    """Bytes."""
+    """Bytes of the largest image."""
     version: str
+    mirrors: tuple[str, ...] = ()
+    """URLs of more places that serve the repository's files."""
+    bytes_per_second: int | None = None
+    """Most that may be fetched in a second; None is no limit."""
+    allow_downgrade: bool = False
+    """Whether the release may be older than what runs."""
+
+
+@dataclass(frozen=True)
+class InvalidateSlot:
+    """Forget what the passive slot holds, then make it P0 T0 S0; both durable. Before its first byte is written.
+
+    Not before `image`, which is to be staged there, is known to be trusted and to fit this machine: until then the
+    slot keeps the release to go back to.
+    """
+
+    slot: SlotName
+    image: StageImage
 
 
 @dataclass(frozen=True)
 class VerifySlot:
-    """Hash the first `size` bytes of a slot as they are on the medium.
+    """See whether a slot holds a release, as it is on the medium.
 
-    Equal: the digest is recorded and `checked` becomes the purpose. Not equal: the record is dropped, and
-    `refuted` becomes the digest.
+    It does: the digest is recorded and `checked` becomes the purpose. It does not: the record is dropped, and
+    `refuted` becomes the digest. repository and path: where the release's document is, should the machine have lost
+    its own; empty if nobody knows.
     """
 
     slot: SlotName
@@ -78,6 +92,8 @@ class VerifySlot:
     size: int
     version: str
     purpose: str
+    repository: str = ""
+    path: str = ""
 
 
 @dataclass(frozen=True)

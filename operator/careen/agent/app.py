@@ -13,6 +13,9 @@ from careen.kube.session import Session
 from .imagehost import ImageHost
 from .runner import Exit, Settings, run_agent
 
+TRUST_ROOT = Path("/usr/share/careen/root.json")
+"""Where an image has the trust root."""
+
 
 @dataclass(frozen=True)
 class Options:
@@ -22,6 +25,8 @@ class Options:
     """The machine's folder."""
     node: str
     """Name of the machine's Node."""
+    trust_root: Path = TRUST_ROOT
+    """File with the root.json that releases are trusted by."""
     kubeconfig: Path | None = None
     """How to reach the API server; None as kubectl does: $KUBECONFIG, the pod's account, ~/.kube/config."""
     kexec: bool = True
@@ -49,7 +54,7 @@ async def _run(options: Options) -> Exit | None:
         loop.add_signal_handler(number, stop)
     try:
         async with (
-            ImageHost(options.folder, kexec=options.kexec) as host,
+            ImageHost(options.folder, options.trust_root, kexec=options.kexec) as host,
             Session.connect(options.kubeconfig, user_agent=f"careen-agent/{__version__}") as session,
         ):
             return await run_agent(host, session, options.node, options.settings)

@@ -9,7 +9,7 @@ from typing import Protocol
 from careen.disk.types import SlotName
 
 from .actions import StageImage, VerifySlot
-from .record import Journal, Method
+from .record import Journal, Method, Moved
 from .view import BootView, DiskView, HostFacts
 
 
@@ -56,11 +56,14 @@ class Host(Protocol):
     async def invalidate(self, slot: SlotName) -> None:
         """Drop the slot's record, then make it P0 T0 S0."""
 
-    async def stage(self, image: StageImage, on_bytes: Callable[[int], None]) -> None:
-        """Fetch the image into the slot, verify it, record it. Raises StageError. May be cancelled."""
+    async def admit(self, image: StageImage) -> None:
+        """See that a release is trusted and fits this machine, and write nothing. Raises StageError if not."""
+
+    async def stage(self, image: StageImage, on_progress: Callable[[Moved], None]) -> None:
+        """Admit the release, make the slot hold it, verify and record it. Raises StageError. May be cancelled."""
 
     async def verify(self, check: VerifySlot) -> bool:
-        """Hash what the slot holds and keep the record in step; whether it is the digest asked for."""
+        """Read back what the slot holds and keep the record in step; whether it is the release asked for."""
         ...
 
     async def arm(self, slot: SlotName, method: Method) -> None:

@@ -27,12 +27,12 @@ from careen.disk.types import Slot, SlotName
 
 from .actions import StageImage, VerifySlot
 from .durable import write_durably
-from .fetch import Deadlines, fetch_image, hash_target
 from .host import Sight
 from .journal import load_journal, save_journal
-from .record import Journal, Method
-from .records import SlotRecord, load_records, save_records
+from .record import Journal, Method, Moved
 from .reset import drop_reset, is_prepared, prepare_reset
+from .staging.contents import Admitted, Contents, Known
+from .staging.transfer import Deadlines
 from .threads import in_thread
 from .view import BootDecision, BootView, DiskView, HostFacts, SlotView
 
@@ -130,28 +130,25 @@ class BootRecord:
 
 
 class ImageHost:
-    """The host for a machine folder. Open it with `async with ImageHost(folder)`; refused while another has it open.
+    """The host for a machine folder. Open it with `async with ImageHost(…)`; refused while another has it open.
 
-    http: client for the release repository, shared by many hosts of one process if given. kexec: whether the machine
-    can boot by kexec.
+    trust_root: file with the root.json that releases are trusted by. http: client for the release repository, shared
+    by many hosts of one process if given. kexec: whether the machine can boot by kexec.
     """
 
     def __init__(
         self,
         folder: Path,
+        trust_root: Path,
         *,
         http: aiohttp.ClientSession | None = None,
         kexec: bool = True,
         deadlines: Deadlines | None = None,
     ) -> None:
         self.folder = MachineFolder(folder)
-        self._http = http
-        self._own_http: aiohttp.ClientSession | None = None
         self._kexec = kexec
-        self._deadlines = deadlines
         self._lock = -1
-        self._checked: dict[SlotName, str] = {}
-        self._refuted: dict[SlotName, str] = {}
+        self._contents = Contents(self.folder.state, trust_root, platform.machine(), http=http, deadlines=deadlines)
 
     async def __aenter__(self) -> Self:
         self.folder.state.mkdir(parents=True, exist_ok=True)
@@ -163,14 +160,12 @@ class ImageHost:
             raise OSError(f"{self.folder.state} is in use by another agent; allowed: one agent a machine") from None
         self._boot = BootRecord.load(self.folder.boot)
         self._machine_id = self.folder.machine_id.read_text().strip()
-        if self._http is None:
-            self._http = self._own_http = aiohttp.ClientSession()
+        await self._contents.open()
         self.folder.alive.touch()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._own_http is not None:
-            await self._own_http.close()
+        await self._contents.close()
         os.close(self._lock)
 
     async def look(self) -> Sight:
@@ -187,32 +182,32 @@ class ImageHost:
 
     async def invalidate(self, slot: SlotName) -> None:
         """Drop the slot's record, then make it P0 T0 S0."""
-        await in_thread(self._forget, slot)
+        await in_thread(self._contents.forget, slot)
         await self._change(lambda slots: invalidate(slots, slot, booted=self._booted))
 
-    async def stage(self, image: StageImage, on_bytes: Callable[[int], None]) -> None:
-        """Fetch the image into the slot, verify and record it. Raises StageError, DiskError, OSError."""
-        if self._http is None:
-            raise RuntimeError("the host is not open")
-        await in_thread(self._forget, image.slot)
-        url = f"{image.repository.rstrip('/')}/{image.path}"
+    async def admit(self, image: StageImage) -> None:
+        """See that a release is trusted and fits this machine. Raises StageError, DiskError, OSError."""
+        await self._admit(image)
+
+    async def stage(self, image: StageImage, on_progress: Callable[[Moved], None]) -> None:
+        """Make the slot hold the release and record it. Raises StageError, DiskError, OSError."""
+        admitted = await self._admit(image)
+        disk, booted = self.folder.disk, self._booted
         with ExitStack() as stack:
-            passive = open_passive(self.folder.disk, image.slot, booted=self._booted)
+            passive = open_passive(disk, image.slot, booted=booted)
             target = await in_thread(stack.enter_context, passive)
-            await fetch_image(
-                self._http,
-                url,
-                target,
-                digest=image.digest,
-                size=image.size,
-                on_bytes=on_bytes,
-                deadlines=self._deadlines,
-            )
-        await in_thread(self._record, image.slot, SlotRecord(image.digest, image.size, image.version), "stage")
+            source = await in_thread(stack.enter_context, open_slot(disk, booted))
+            await self._contents.stage(image, admitted, target, source, on_progress)
 
     async def verify(self, check: VerifySlot) -> bool:
-        """Hash what the slot holds and keep the record in step; whether it is the digest asked for."""
-        return await in_thread(self._verify, check)
+        """Read back what the slot holds and keep the record in step; whether it is the release asked for."""
+        with ExitStack() as stack:
+            slot = await in_thread(stack.enter_context, open_slot(self.folder.disk, check.slot))
+            return await self._contents.verify(check, slot)
+
+    async def _admit(self, image: StageImage) -> Admitted:
+        slots = await in_thread(read_slots, self.folder.disk)
+        return await self._contents.admit(image, self._boot.version, slots[image.slot].size)
 
     async def arm(self, slot: SlotName, method: Method) -> None:
         """Give the passive slot its one boot."""
@@ -252,15 +247,15 @@ class ImageHost:
         await in_thread(change_slots, self.folder.disk, change)
 
     def _look(self) -> Sight:
-        slots, records = read_slots(self.folder.disk), load_records(self.folder.records)
+        slots, known = read_slots(self.folder.disk), self._contents.look()
         boot, uptime = self._boot, time.clock_gettime(time.CLOCK_BOOTTIME) - self._boot.started
         facts = HostFacts(
             platform.machine(), boot.os_image, platform.release(), __version__, self._kexec, self._decide_boot()
         )
         disk = DiskView(
             booted=self._booted,
-            a=self._show(slots.a, records.get(SlotName.A)),
-            b=self._show(slots.b, records.get(SlotName.B)),
+            a=self._show(slots.a, known[SlotName.A]),
+            b=self._show(slots.b, known[SlotName.B]),
         )
         return Sight(
             disk=disk,
@@ -278,7 +273,8 @@ class ImageHost:
             return BootDecision("Kexec", "Supported", "a folder boots whatever it is told to", "TrialTimer")
         return BootDecision("Firmware", "Unsupported", "this folder was made without kexec", "TrialTimer")
 
-    def _show(self, slot: Slot, record: SlotRecord | None) -> SlotView:
+    def _show(self, slot: Slot, known: Known) -> SlotView:
+        record = known.record
         running = self._boot.version if slot.name is self._booted else None
         return SlotView(
             partition=slot.partition,
@@ -286,8 +282,8 @@ class ImageHost:
             attributes=slot.attributes,
             digest=record.digest if record else None,
             version=record.version if record else running,
-            checked=self._checked.get(slot.name),
-            refuted=self._refuted.get(slot.name),
+            checked=known.checked,
+            refuted=known.refuted,
         )
 
     def _read_gate(self) -> str | None:
@@ -295,29 +291,3 @@ class ImageHost:
             return self.folder.unhealthy.read_text().strip() or "the OS says that it is not well"
         except FileNotFoundError:
             return None
-
-    def _forget(self, slot: SlotName) -> None:
-        self._checked.pop(slot, None)
-        records = load_records(self.folder.records)
-        if records.pop(slot, None) is not None:
-            save_records(self.folder.records, records)
-
-    def _record(self, slot: SlotName, record: SlotRecord, purpose: str) -> None:
-        records = load_records(self.folder.records)
-        if records.get(slot) != record:
-            save_records(self.folder.records, {**records, slot: record})
-        self._checked[slot] = purpose
-        self._refuted.pop(slot, None)
-
-    def _verify(self, check: VerifySlot) -> bool:
-        record = SlotRecord(check.digest, check.size, check.version)
-        with open_slot(self.folder.disk, check.slot) as source:
-            equal = check.size <= source.size and hash_target(source, check.size) == check.digest
-        if equal:
-            self._record(check.slot, record, check.purpose)
-            return True
-        known = load_records(self.folder.records).get(check.slot)
-        if known is not None and known.digest == check.digest:
-            self._forget(check.slot)
-        self._refuted[check.slot] = check.digest
-        return False

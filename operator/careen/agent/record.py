@@ -41,10 +41,12 @@ class Moved:
     """Taken from the repository, as they are when unpacked."""
     skipped: int = 0
     """In place already, or zeros."""
+    size: int = 0
+    """Size of the image for this machine; 0 while it is not known."""
 
     @property
-    def total(self) -> int:
-        """All of them."""
+    def done(self) -> int:
+        """All that is in place."""
         return self.reused + self.fetched + self.skipped
 
 

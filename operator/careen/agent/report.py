@@ -10,7 +10,7 @@ from careen.api.node import Assignment, CauseWord, Goal, Phase
 
 from .actions import WriteStatus
 from .decision import decide_boot
-from .record import Ended, Fault, Rejection, Verdict
+from .record import Ended, Fault, Moved, Rejection, Verdict
 from .view import AgentView, HostFacts, NodeView, SlotView
 
 MAX_MESSAGE = 1024
@@ -26,9 +26,9 @@ def build_step(
     verdict: Verdict | None = None,
     cause: CauseWord | None = None,
     fault: Fault | None = None,
-    progress: tuple[int, int] | None = None,
+    progress: tuple[int, Moved] | None = None,
 ) -> Document:
-    """status.step as a document. progress: bytes of the image, bytes fetched."""
+    """status.step as a document. progress: bytes of the largest image, and how far its staging is."""
     document: Document = {"id": order, "phase": phase}
     if goal:
         document["observedGoal"] = goal
@@ -39,7 +39,13 @@ def build_step(
     if fault:
         document["error"] = {"class": fault.class_, "message": fault.message[:MAX_MESSAGE]}
     if progress:
-        document["progress"] = {"bytesTotal": progress[0], "bytesFetched": progress[1]}
+        total, moved = progress
+        document["progress"] = {
+            "bytesTotal": moved.size or total,
+            "bytesReused": moved.reused,
+            "bytesFetched": moved.fetched,
+            "bytesSkipped": moved.skipped,
+        }
     return document
 
 

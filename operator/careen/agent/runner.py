@@ -39,9 +39,9 @@ from .actions import (
     WriteJournal,
     WriteStatus,
 )
-from .fetch import StageError
 from .host import Host, KexecRefusedError, RebootError
-from .record import Fault, Method
+from .record import Fault, Method, Moved
+from .staging.fault import StageError
 from .step import current_order, next_step, report_progress, still_wanted
 from .view import AgentView, NodeView, Trouble, decode_node, next_trouble
 
@@ -104,7 +104,7 @@ class _Agent:
         self._trouble: Trouble | None = None
         self._api_not_before = 0.0
         self._api_failures = 0
-        self._fetched: tuple[str, int] = ("", 0)
+        self._moved: tuple[str, Moved] = ("", Moved())
         self._reported = -math.inf
         self._answer_noted = False
         self._looked_at = boot_seconds()
@@ -145,7 +145,7 @@ class _Agent:
         if self._store.synced and not self._answer_noted:
             await self._host.note_api_answer()
             self._answer_noted = True
-        order, fetched = self._fetched
+        order, moved = self._moved
         view = AgentView(
             node=self._store.objects.get(("", self._name)),
             api_answered=sight.api_answered or self._answer_noted,
@@ -161,7 +161,7 @@ class _Agent:
             trouble=self._trouble,
             api_not_before=self._api_not_before,
         )
-        return replace(view, fetched=fetched if order == current_order(view) else 0)
+        return replace(view, moved=moved if order == current_order(view) else Moved())
 
     async def _pause(self, wait: Wait, view: AgentView) -> None:
         left = None if wait.until is None else max(wait.until - view.boot.uptime, 0.0)
@@ -201,7 +201,8 @@ class _Agent:
         match step:
             case WriteJournal(journal):
                 await host.write_journal(journal)
-            case InvalidateSlot(slot):
+            case InvalidateSlot(slot, image):
+                await host.admit(image)
                 await host.invalidate(slot)
             case VerifySlot():
                 await host.verify(step)
@@ -224,8 +225,8 @@ class _Agent:
 
     async def _stage(self, step: StageImage) -> None:
         """Stage, showing the progress, until it is done or nobody wants it any more."""
-        self._fetched = (step.order, 0)
-        work = asyncio.create_task(self._host.stage(step, lambda done: self._note_bytes(step, done)))
+        self._moved = (step.order, Moved())
+        work = asyncio.create_task(self._host.stage(step, lambda moved: self._note_progress(step, moved)))
         try:
             while not work.done():
                 await self._wait_for(work)
@@ -246,8 +247,8 @@ class _Agent:
         await asyncio.wait({work, woken}, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         woken.cancel()
 
-    def _note_bytes(self, step: StageImage, done: int) -> None:
-        self._fetched = (step.order, done)
+    def _note_progress(self, step: StageImage, moved: Moved) -> None:
+        self._moved = (step.order, moved)
         if self._trouble and not self._trouble.retrying:
             # The try before this one failed; now that bytes come, the status may say so.
             self._trouble = replace(self._trouble, retrying=True)
@@ -255,10 +256,10 @@ class _Agent:
             self._wake.set()
 
     async def _report_progress(self, step: StageImage) -> None:
-        if self._fetched[1] == 0 or time.monotonic() - self._reported < self._settings.progress_seconds * 0.9:
+        if self._moved[1].done == 0 or time.monotonic() - self._reported < self._settings.progress_seconds * 0.9:
             return
         view = await self._look()
-        write = report_progress(view, step, self._fetched[1])
+        write = report_progress(view, step, self._moved[1])
         self._reported = time.monotonic()
         if write and view.boot.uptime >= self._api_not_before:
             await self._tell(write, view)

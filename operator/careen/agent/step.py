@@ -31,7 +31,7 @@ from .actions import (
 )
 from .aim import KEEP, Aim, end_unarmed, may_be_tried, request_activation
 from .decision import decide_boot
-from .record import MAX_BOOTS, Ended, Fault, Journal, OpenOrder, Rejection, Stage
+from .record import MAX_BOOTS, Ended, Fault, Journal, Moved, OpenOrder, Rejection, Stage
 from .report import build_ended, build_step, write_status
 from .requested import aim_request
 from .trial import aim_open
@@ -50,10 +50,10 @@ from .view import (
 
 __all__ = [
     "AbandonTrial", "AgentView", "ArmSlot", "BootDecision", "BootView", "Disarm", "DiskView", "DropReset", "Ended",
-    "Fault", "HostFacts", "InvalidateSlot", "Journal", "MarkGood", "NodeView", "OpenOrder", "PrepareReset", "Rejection",
-    "RequestActivation", "RequestReboot", "SlotView", "Stage", "StageImage", "Step", "Trouble", "VerifySlot", "Wait",
-    "WriteJournal", "WriteStatus", "current_order", "decode_node", "next_step", "next_trouble", "report_progress",
-    "still_wanted",
+    "Fault", "HostFacts", "InvalidateSlot", "Journal", "MarkGood", "Moved", "NodeView", "OpenOrder", "PrepareReset",
+    "Rejection", "RequestActivation", "RequestReboot", "SlotView", "Stage", "StageImage", "Step", "Trouble",
+    "VerifySlot", "Wait", "WriteJournal", "WriteStatus", "current_order", "decode_node", "next_step", "next_trouble",
+    "report_progress", "still_wanted",
 ]  # fmt: skip
 
 _TRIES_WHEN_ACTIVATING = 3
@@ -95,12 +95,12 @@ def still_wanted(view: AgentView, action: StageImage) -> bool:
     return order is not None and order.id == action.order and order.goal in ("Stage", "Activate")
 
 
-def report_progress(view: AgentView, action: StageImage, fetched: int) -> WriteStatus | None:
+def report_progress(view: AgentView, action: StageImage, moved: Moved) -> WriteStatus | None:
     """The write that shows how far a staging is; the first one also ends the phase Failed. None without a Node."""
     node = view.node
     if node is None or node.assignment is None or node.assignment.id != action.order:
         return None
-    step = build_step(action.order, "Staging", goal=node.assignment.goal, progress=(action.size, fetched))
+    step = build_step(action.order, "Staging", goal=node.assignment.goal, progress=(action.size, moved))
     patch = write_status(view, node, step, quiet=True)
     if patch is None and node.step.get("progress") != step["progress"]:
         return WriteStatus(node.uid, {"step": {"progress": step["progress"]}})
@@ -181,18 +181,17 @@ def _aim_stage(view: AgentView, node: NodeView, order: Assignment) -> Aim:
     trouble = _trouble_of(view, order)
     if passive.digest == release.digest:
         if passive.checked:
-            progress = (release.size_bytes, view.fetched)
+            progress = (release.size_bytes, view.moved)
             return Aim(build_step(order.id, "Staged", goal=goal, progress=progress), Wait())
         step = build_step(order.id, "Failed", goal=goal, fault=trouble.fault) if trouble else KEEP
         return Aim(step, _verify(disk.passive, order, "stage"))
     if trouble and not trouble.retrying:
         step = build_step(order.id, "Failed", goal=goal, fault=trouble.fault)
     else:
-        step = build_step(order.id, "Staging", goal=goal, progress=(release.size_bytes, view.fetched))
+        step = build_step(order.id, "Staging", goal=goal, progress=(release.size_bytes, view.moved))
     if passive.attributes != GIVEN_UP or passive.digest is not None:
-        return Aim(step, InvalidateSlot(disk.passive))
-    source = (release.repository, release.path, release.digest, release.size_bytes, release.version)
-    return Aim(step, StageImage(order.id, disk.passive, *source))
+        return Aim(step, InvalidateSlot(disk.passive, _stage(disk.passive, order)))
+    return Aim(step, _stage(disk.passive, order))
 
 
 def _aim_activate(view: AgentView, journal: Journal, node: NodeView, order: Assignment) -> Aim:
@@ -246,7 +245,24 @@ def _may_hold(slot: SlotView, order: Assignment) -> bool:
 
 def _verify(slot: SlotName, order: Assignment, purpose: str) -> VerifySlot:
     release = order.release
-    return VerifySlot(slot, release.digest, release.size_bytes, release.version, purpose)
+    place = (release.repository, release.path)
+    return VerifySlot(slot, release.digest, release.size_bytes, release.version, purpose, *place)
+
+
+def _stage(slot: SlotName, order: Assignment) -> StageImage:
+    release, terms = order.release, order.terms
+    return StageImage(
+        order.id,
+        slot,
+        release.repository,
+        release.path,
+        release.digest,
+        release.size_bytes,
+        release.version,
+        mirrors=tuple(release.mirrors or ()),
+        bytes_per_second=terms.bytes_per_second,
+        allow_downgrade=terms.allow_downgrade,
+    )
 
 
 def _refuse(view: AgentView, node: NodeView, order: Assignment) -> Fault | None:

@@ -62,8 +62,17 @@ def _aim_arm(view: AgentView, journal: Journal, opened: OpenOrder, order: Assign
     if fault:
         return _undo(journal, opened, Ended(opened.order, "Failed", "Activate", fault=fault))
     if slot.digest != opened.digest or slot.checked != opened.order:
-        size = order.release.size_bytes
-        return Aim(None, VerifySlot(opened.to_slot, opened.digest, size, opened.version, opened.order))
+        release = order.release
+        check = VerifySlot(
+            opened.to_slot,
+            opened.digest,
+            release.size_bytes,
+            opened.version,
+            opened.order,
+            release.repository,
+            release.path,
+        )
+        return Aim(None, check)
     if opened.method == "Kexec" and view.kexec_refused and view.kexec_refused[0] == opened.order:
         return _fall_back(journal, opened, order, view.kexec_refused[1])
     if not _armed(view, opened):

@@ -12,7 +12,7 @@ from careen.api.meta import BootMethod
 from careen.api.node import Assignment
 from careen.disk.types import Attributes, SlotName
 
-from .record import Fault, Journal, Method
+from .record import Fault, Journal, Method, Moved
 
 MAX_BACK_OFF_SECONDS = 300.0
 GATE_POLL_SECONDS = 2.0
@@ -165,8 +165,8 @@ class AgentView:
     trouble: Trouble | None = None
     api_not_before: float = 0.0
     """Instant (uptime) before which no write to the API server is tried, because one just failed."""
-    fetched: int = 0
-    """Bytes that this process fetched for the current order."""
+    moved: Moved = field(default_factory=Moved)
+    """How far this process has come with the staging of the current order."""
 
 
 def decode_node(document: Mapping[str, Any]) -> NodeView:

@@ -247,8 +247,12 @@ class Progress(Model):
 
     bytes_total: Annotated[int, Field(ge=0)]
     """Size of the image."""
+    bytes_reused: Annotated[int, Field(ge=0)] = 0
+    """Bytes copied so far from the booted slot, or from elsewhere in the passive one."""
     bytes_fetched: Annotated[int, Field(ge=0)]
-    """Bytes taken from the repository so far."""
+    """Bytes that came from the repository so far, as they are when unpacked."""
+    bytes_skipped: Annotated[int, Field(ge=0)] = 0
+    """Bytes that were in place already, or are zeros. When all is staged, the three make up the total."""
 
 
 class BootDecision(Model):

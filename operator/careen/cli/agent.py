@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from careen.cli.target import CommandError, Namespace, Target
+from careen.cli.target import TRUST_ROOT, CommandError, Namespace, Target, TrustRoot
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -31,6 +31,7 @@ def run(
         HostKind,
         typer.Option(envvar="CAREEN_AGENT_HOST", help="What the machine is: image, a folder with a disk image."),
     ] = HostKind.IMAGE,
+    trust_root: TrustRoot = TRUST_ROOT,
     kubeconfig: Annotated[
         Path | None,
         typer.Option(
@@ -75,6 +76,6 @@ def run(
     path = kubeconfig or (common.kubeconfig if isinstance(common, Target) else None)
     settings = Settings(namespace=namespace or NAMESPACE, renew_seconds=renew_seconds)
     try:
-        run_process(Options(folder, node, path, kexec, settings))
+        run_process(Options(folder, node, trust_root, path, kexec, settings))
     except DiskError as error:
         raise CommandError(str(error)) from error

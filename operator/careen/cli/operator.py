@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import secrets
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from careen.cli.target import ContextName, Kubeconfig, Namespace, Target
+from careen.cli.target import TRUST_ROOT, ContextName, Kubeconfig, Namespace, ReleaseCache, Target, TrustRoot
 
 if TYPE_CHECKING:
     from careen.core.snapshot import Requirement
@@ -40,22 +39,8 @@ def run(
         float,
         typer.Option("--silence-seconds", min=1.0, help="Seconds after which an unchanged agent Lease is silent."),
     ] = 180.0,
-    trust_root: Annotated[
-        Path | None,
-        typer.Option(
-            "--trust-root",
-            envvar="CAREEN_TRUST_ROOT",
-            help="File with the trusted root.json of the release repositories, such as a mounted ConfigMap's.",
-        ),
-    ] = None,
-    release_cache: Annotated[
-        Path | None,
-        typer.Option(
-            "--release-cache",
-            envvar="CAREEN_RELEASE_CACHE",
-            help="Folder for signed metadata, so that no repository can go back. Default: ~/.cache/careen/metadata.",
-        ),
-    ] = None,
+    trust_root: TrustRoot = TRUST_ROOT,
+    release_cache: ReleaseCache = None,
     resolve_seconds: Annotated[
         float,
         typer.Option(

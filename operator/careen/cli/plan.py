@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from careen.cli.target import AsJson, CommandError, ContextName, Kubeconfig, Namespace, call
+from careen.cli.target import (
+    TRUST_ROOT,
+    AsJson,
+    CommandError,
+    ContextName,
+    Kubeconfig,
+    Namespace,
+    ReleaseCache,
+    TrustRoot,
+    call,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rich.console import Group
 
+    from careen.control.signed import SignedFinder
     from careen.core.forecast import Forecast, WaveOutlook
     from careen.core.releases import Lookup, ReleaseKey
     from careen.core.snapshot import Policy
@@ -26,28 +38,44 @@ def show_plan(
     *,
     as_json: AsJson = False,
     namespace: Namespace = None,
+    trust_root: TrustRoot = TRUST_ROOT,
+    release_cache: ReleaseCache = None,
     kubeconfig: Kubeconfig = None,
     context: ContextName = None,
 ) -> None:
     """Show what would happen next under a policy, and for each machine that waits the reason and the sentence."""
     from careen.cli.tables import open_console
 
-    forecast, now = call(ctx, kubeconfig, context, lambda session: forecast_policy(session, policy, namespace))
+    forecast, now = call(
+        ctx,
+        kubeconfig,
+        context,
+        lambda session: forecast_policy(session, policy, namespace, trust_root, release_cache),
+    )
     if as_json:
         typer.echo(json.dumps(describe_forecast(forecast), indent=2))
     else:
         open_console().print(draw_forecast(forecast, now))
 
 
-async def forecast_policy(session: Session, name: str, namespace: str | None = None) -> tuple[Forecast, float]:
+async def forecast_policy(
+    session: Session,
+    name: str,
+    namespace: str | None = None,
+    trust_root: Path | None = None,
+    release_cache: Path | None = None,
+) -> tuple[Forecast, float]:
     """The forecast, and the API server's time that it is for. CommandError when there is no such policy.
 
-    namespace: of the install; None: careen-system.
+    namespace: of the install; None: careen-system. trust_root: file that releases are trusted by. release_cache: folder
+    for signed metadata; None: the user's.
     """
     from dataclasses import replace
 
     from careen.api.meta import NAMESPACE
     from careen.cli.fleet import read_facts, read_objects, server_now
+    from careen.control.settings import default_cache
+    from careen.control.signed import SignedFinder
     from careen.core.assemble import assemble
     from careen.core.forecast import foresee
 
@@ -56,14 +84,14 @@ async def forecast_policy(session: Session, name: str, namespace: str | None = N
     if name not in policies:
         raise CommandError(f"there is no UpdatePolicy {name}; there are: {', '.join(sorted(policies)) or 'none'}")
     objects, facts = await read_facts(session, reading, namespace or NAMESPACE)
-    facts = replace(facts, releases=await _resolve(policies[name]))
+    finder = SignedFinder(trust_root, release_cache or default_cache(), lambda: server_now(session))
+    facts = replace(facts, releases=await _resolve(policies[name], finder))
     now = server_now(session)
     return foresee(assemble(objects, facts), name, now), now
 
 
-async def _resolve(policy: Policy) -> Mapping[ReleaseKey, Lookup]:
+async def _resolve(policy: Policy, finder: SignedFinder) -> Mapping[ReleaseKey, Lookup]:
     """The policy's release as the operator would find it, where its rollout does not say already."""
-    from careen.control.indexes import find_in_index
     from careen.control.releases import explain_fault
     from careen.core.releases import Lookup
     from careen.core.rollouts import is_current
@@ -72,7 +100,7 @@ async def _resolve(policy: Policy) -> Mapping[ReleaseKey, Lookup]:
     if policy.rollout is not None and is_current(policy, policy.rollout, None):
         return {}
     try:
-        finding = await find_in_index(policy.release_key)
+        finding = await finder.find(policy.release_key)
     except ReleaseError as error:
         return {policy.release_key: Lookup(fault=explain_fault(error))}
     return {policy.release_key: Lookup(finding.release)}

@@ -110,8 +110,7 @@ def publish(
     ] = None,
 ) -> None:
     """Build a release and publish it in the running sandbox; print its digest."""
-    from pydantic import ValidationError
-
+    from careen.release.errors import BuildError, PublishError
     from careen.sandbox.firmware import Fault
     from careen.sandbox.releases import Repository
     from careen.sandbox.running import choose_running
@@ -119,8 +118,8 @@ def publish(
     repository = Repository(Path(choose_running(kubeconfig).repository))
     try:
         entry = repository.publish(version, Fault(fault) if fault is not None else None)
-    except ValidationError as error:
-        raise CommandError(f"{version!r} is no version: {error.errors()[0]['msg']}") from error
+    except (BuildError, PublishError) as error:
+        raise CommandError(str(error)) from error
     typer.echo(entry.digest)
 
 
@@ -209,6 +208,8 @@ def explain_sandbox(sandbox: Sandbox) -> str:
 {len(sandbox.names)} machines run 1.0.0. In another terminal:
 
   export KUBECONFIG={kubeconfig}
+  export CAREEN_TRUST_ROOT={sandbox.repository.trust_root}
+  export CAREEN_RELEASE_CACHE={sandbox.repository.folder / "cache"}
 {alias}  careen status --watch
   kubectl apply -f - <<'EOF'
 {policy}EOF

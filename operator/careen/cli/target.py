@@ -43,6 +43,25 @@ Namespace = Annotated[
         help="Namespace of the install. Default: careen-system.",
     ),
 ]
+TRUST_ROOT = Path("/usr/share/careen/root.json")
+"""Where an image has the trust root."""
+TrustRoot = Annotated[
+    Path,
+    typer.Option(
+        "--trust-root",
+        envvar="CAREEN_TRUST_ROOT",
+        help="File with the root.json that releases are trusted by.",
+        dir_okay=False,
+    ),
+]
+ReleaseCache = Annotated[
+    Path | None,
+    typer.Option(
+        "--release-cache",
+        envvar="CAREEN_RELEASE_CACHE",
+        help="Folder for signed metadata, so that no repository can go back. Default: ~/.cache/careen/metadata.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
 
 

@@ -17,7 +17,6 @@ from careen.kube.session import RequestRecord, Session
 from careen.observe import metrics
 
 from .execute import Executor
-from .indexes import find_in_index
 from .loop import LONGEST_SLEEP, Loop
 from .releases import ReleaseBook
 from .settings import Settings
@@ -40,8 +39,7 @@ class Operator:
         self.wake = asyncio.Event()
         self.world = World(session, settings, self.wake.set)
         finder = SignedFinder(settings.trust_root, settings.release_cache, self.world.now)
-        find = finder.find if settings.trust_root is not None else find_in_index
-        self.book = ReleaseBook(find, self.wake.set, self.world.now, settings.resolve_seconds)
+        self.book = ReleaseBook(finder.find, self.wake.set, self.world.now, settings.resolve_seconds)
         self.loop = Loop(session, self.world, self.book, self.wake)
         self.election = Election(
             session,

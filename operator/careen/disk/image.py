@@ -189,8 +189,10 @@ def open_passive(
         yield PartitionFile(block, slot.entry)
 
 
-def fill_slot(path: Path, name: SlotName, image: Path) -> int:
+def fill_slot(path: Path, name: SlotName, image: Path, tail: bytes = b"") -> int:
     """Copy an image file into a slot of a machine that does not run yet; returns the bytes copied.
+
+    tail: what the slot is to end with, behind the image.
 
     For making new machines: it asks nothing about what is booted. Raises OutOfRangeError if the image is larger
     than the slot, and what table.read_slots raises.
@@ -202,13 +204,16 @@ def fill_slot(path: Path, name: SlotName, image: Path) -> int:
     with block, image.open("rb") as source:
         target = PartitionFile(block, entry)
         length = image.stat().st_size
-        if length > target.size:
-            raise OutOfRangeError(f"{image} has {length} bytes; allowed: {target.size}, the size of {entry.label}")
+        if length + len(tail) > target.size:
+            room = target.size - len(tail)
+            raise OutOfRangeError(f"{image} has {length} bytes; allowed: {room}, what {entry.label} has room for")
         while part := source.read(MIB):
             # Equal bytes, holes above all, are left alone, so that the image stays sparse.
             if target.read(done, len(part)) != part:
                 target.write(done, part)
             done += len(part)
+        if tail:
+            target.write(target.size - len(tail), tail)
         target.sync()
     return done
 

@@ -20,14 +20,15 @@ from careen.disk.ext4 import read_ext4_file
 from careen.disk.table import read_slots
 from careen.disk.types import Slot, SlotName, ToolFailedError
 
-OS_RELEASE = "/etc/os-release"
-FAULT_FILE = "/etc/careen-fault"
+OS_RELEASE = "/lib/os-release"
+FAULT_FILE = "/lib/careen-fault"
+"""Below /usr, as which the image is mounted."""
 
 Reset = Literal["Panic", "Watchdog"]
 
 
 class Fault(StrEnum):
-    """What is wrong with an OS, as its tree says in /etc/careen-fault."""
+    """What is wrong with an OS, as its tree says in /usr/lib/careen-fault."""
 
     PANIC = "panic"
     """Its kernel panics; after that the reset's reason can be read."""
@@ -92,7 +93,7 @@ def _start(folder: Path, slot: Slot, method: Method, reset: Reset | None) -> Boo
         reset=reset,
     )
     if fault is Fault.UNHEALTHY or (fault is Fault.UNHEALTHY_ONCE and _count_boot(folder, version) == 1):
-        files.unhealthy.write_text(f"{FAULT_FILE} of version {version} says {fault}\n")
+        files.unhealthy.write_text(f"/usr{FAULT_FILE} of version {version} says {fault}\n")
     record.save(files.boot)
     return Booted(record, slot.attributes.good, fault)
 

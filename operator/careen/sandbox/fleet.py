@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,36 +19,16 @@ import careen
 from careen.agent.runner import Settings
 from careen.api.meta import NAMESPACE
 from careen.kube.session import Session
-from careen.release.index import INDEX_NAME, ReleaseEntry, ReleaseIndex
 from careen.sandbox.accounts import install, mint_agent_token, mint_operator_token
 from careen.sandbox.client import Api, Manifest
 from careen.sandbox.cluster import Cluster
 from careen.sandbox.controlplane import ControlPlane
+from careen.sandbox.documents import digest_of, sign_documents
 from careen.sandbox.memory import MemoryHost, MemoryMachine
 from careen.sandbox.nodes import create_nodes, node_manifests
 from careen.sandbox.processes import Child, spawn, stop
 
-SIZE = 4096
 STOP_SECONDS = 10.0
-
-
-def digest_of(number: int) -> str:
-    """A digest that stands for release number.0.0; nothing is fetched in memory."""
-    return "sha256:" + f"{number:064x}"
-
-
-def make_index(numbers: range) -> bytes:
-    """An index with releases 1.0.0, 2.0.0, …"""
-    entries = {
-        f"{number}.0.0": ReleaseEntry(
-            digest=digest_of(number),
-            size_bytes=SIZE,
-            sha256=digest_of(number).removeprefix("sha256:"),
-            path=f"images/{number}",
-        )
-        for number in numbers
-    }
-    return ReleaseIndex(format_version=1, releases=entries).dump()
 
 
 @dataclass
@@ -62,6 +43,8 @@ class Fleet:
     machines: list[MemoryMachine]
     repository: str
     """URL of a repository with releases 1.0.0 (which the machines run) to 99.0.0."""
+    trust_root: Path
+    """File with the root.json that signs them."""
     renew_seconds: float = 60.0
     """From one renewal of an agent's Lease to the next."""
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
@@ -114,6 +97,8 @@ class Fleet:
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")]),
             "CAREEN_NAMESPACE": NAMESPACE,
+            "CAREEN_TRUST_ROOT": str(self.trust_root),
+            "CAREEN_RELEASE_CACHE": str(self.trust_root.parent / "cache"),
         }
         child = spawn(identity, command, self.plane.logs / f"operator-{identity}.log", environment)
         self.operators.append(child)
@@ -147,9 +132,11 @@ async def run_fleet(
             if change is not None:
                 change(manifest)
         tokens = await asyncio.to_thread(_make_nodes, api, manifests)
-        repository = await stack.enter_async_context(serve_index(make_index(range(1, 100))))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        trust_root = await asyncio.to_thread(sign_documents, folder, range(1, 100))
+        repository = await stack.enter_async_context(serve_folder(folder / "public"))
         admin = await stack.enter_async_context(Session.connect(cluster.kubeconfig, user_agent="sandbox-kubelet"))
-        fleet = Fleet(cluster, admin, api, [], repository, renew_seconds)
+        fleet = Fleet(cluster, admin, api, [], repository, trust_root, renew_seconds)
         for manifest in manifests:
             name = manifest["metadata"]["name"]
             config = cluster.kubeconfig_with_token(tokens[name])
@@ -186,14 +173,10 @@ async def _end(fleet: Fleet) -> None:
 
 
 @asynccontextmanager
-async def serve_index(index: bytes) -> AsyncIterator[str]:
-    """A repository with nothing but an index on a free loopback port; its URL."""
-
-    async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=index, content_type="application/json")
-
+async def serve_folder(folder: Path) -> AsyncIterator[str]:
+    """Serve a folder's files on a free loopback port; its URL."""
     app = web.Application()
-    app.router.add_get(f"/{INDEX_NAME}", answer)
+    app.router.add_static("/", folder)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

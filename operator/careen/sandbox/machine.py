@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import platform
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -22,6 +23,7 @@ from typing import Any, Self
 import aiohttp
 
 from careen import __version__
+from careen.agent.durable import write_durably
 from careen.agent.imagehost import ImageHost, MachineFolder
 from careen.agent.journal import save_journal
 from careen.agent.record import Journal
@@ -33,9 +35,11 @@ from careen.disk.image import create_image, fill_slot
 from careen.disk.table import read_slots
 from careen.disk.types import DiskError, SlotName
 from careen.kube.session import Session
+from careen.release.bootblock import BootBlock
 from careen.sandbox.firmware import Booted, BootError, Fault, Reset, kexec, power_on
 from careen.sandbox.kubelet import Kubelet
 from careen.sandbox.processes import Child, kill, spawn, stop
+from careen.sandbox.releases import SandboxRelease
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +59,8 @@ class MachineSettings:
     """Its folder, made by create_machine."""
     kubeconfig: str
     """The agent's way to the API server."""
+    trust_root: str
+    """File with the root.json that the agent trusts."""
     kubelet_kubeconfig: str | None = None
     """The kubelet's way to the API server; None: the machine is outside Kubernetes."""
     namespace: str = NAMESPACE
@@ -90,9 +96,9 @@ def machine_id_of(name: str) -> str:
 
 
 def create_machine(
-    folder: Path, image: Path, version: str, *, machine_id: str, slot_bytes: int = SLOT_BYTES
+    folder: Path, release: SandboxRelease, *, machine_id: str, slot_bytes: int = SLOT_BYTES
 ) -> MachineFolder:
-    """Install a machine: a disk with `image` in slot A, marked good, and an empty slot B.
+    """Install a machine: a disk with a release in slot A, marked good, and an empty slot B.
 
     machine_id: 32 hex digits. slot_bytes: room of each slot, a multiple of 1 MiB. Raises FileExistsError if the folder
     holds a machine already, OutOfRangeError if the image does not fit.
@@ -100,11 +106,13 @@ def create_machine(
     files = MachineFolder(folder)
     files.state.mkdir(parents=True, exist_ok=True)
     create_image(files.disk, usr_bytes=slot_bytes, root_bytes=ROOT_BYTES)
-    size = fill_slot(files.disk, SlotName.A, image)
-    with image.open("rb") as file:
-        digest = f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    boot = BootBlock.of(release.document, release.digest, platform.machine())
+    size = fill_slot(files.disk, SlotName.A, release.image, boot.encode())
     files.machine_id.write_text(machine_id + "\n")
-    save_records(files.records, {SlotName.A: SlotRecord(digest, size, version)})
+    document = files.state / "releases" / f"{release.digest.removeprefix('sha256:')}.json"
+    document.parent.mkdir(exist_ok=True)
+    write_durably(document, release.data)
+    save_records(files.records, {SlotName.A: SlotRecord(release.digest, size, release.version)})
     save_journal(files.journal, Journal(machine_id))
     return files
 
@@ -215,7 +223,7 @@ class Machine:
         """Run an agent in this process until it ends in any way."""
         settings = Settings(self.settings.namespace, self.settings.renew_seconds)
         try:
-            async with ImageHost(self.folder.path, http=self._http) as host:
+            async with ImageHost(self.folder.path, Path(self.settings.trust_root), http=self._http) as host:
                 await run_agent(host, session, self.settings.name, settings)
         except (DiskError, OSError) as error:
             logger.error("the agent of %s ended: %s", self.settings.name, error)
@@ -240,6 +248,7 @@ class Machine:
         return [
             *("--host", "image", "--folder", settings.folder, "--node", settings.name),
             *("--kubeconfig", settings.kubeconfig, "--namespace", settings.namespace),
+            *("--trust-root", settings.trust_root),
             *("--renew-seconds", str(settings.renew_seconds), "--log-level", settings.log_level),
         ]
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from careen.agent.actions import StageImage, VerifySlot
 from careen.agent.host import Sight
-from careen.agent.record import Journal, Method
+from careen.agent.record import Journal, Method, Moved
 from careen.agent.runner import Settings, run_agent
 from careen.agent.view import BootDecision, BootView, Deadman, DiskView, HostFacts, SlotView
 from careen.disk.boot import choose, consume
@@ -127,9 +127,12 @@ class MemoryHost:
         """Give the slot up."""
         self._set(slot, attributes=GIVEN_UP, digest=None, version=None, checked=None)
 
-    async def stage(self, image: StageImage, on_bytes: Callable[[int], None]) -> None:
+    async def admit(self, image: StageImage) -> None:
+        """Everything is trusted in memory."""
+
+    async def stage(self, image: StageImage, on_progress: Callable[[Moved], None]) -> None:
         """The image is there at once."""
-        on_bytes(image.size)
+        on_progress(Moved(fetched=image.size))
         self._set(image.slot, digest=image.digest, version=image.version, checked=image.order)
 
     async def verify(self, check: VerifySlot) -> bool:

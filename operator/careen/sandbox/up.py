@@ -17,7 +17,6 @@ from typing import Any, Self
 
 import careen
 from careen.api.meta import AGENT_ACCOUNT, AGENT_LEASE_PREFIX, GROUP, NAMESPACE, VERSION
-from careen.release.index import ReleaseEntry
 from careen.sandbox.accounts import DAEMONSETS, install, mint_agent_token, mint_operator_token
 from careen.sandbox.binaries import SandboxError
 from careen.sandbox.client import Api, wait_until
@@ -27,7 +26,7 @@ from careen.sandbox.firmware import Fault
 from careen.sandbox.machine import MachineSettings, create_machine, machine_id_of
 from careen.sandbox.nodes import NODES, create_nodes, create_workload, node_manifest, workload_manifests, zone_of
 from careen.sandbox.processes import Child, kill, spawn, stop
-from careen.sandbox.releases import Repository
+from careen.sandbox.releases import Repository, SandboxRelease
 from careen.sandbox.running import Running
 from careen.sandbox.serving import ServerThread
 
@@ -166,8 +165,8 @@ class Sandbox:
             "machines": self.names,
         }
 
-    def publish(self, version: str, fault: Fault | None = None) -> ReleaseEntry:
-        """Build a release with this fault and put it into the repository."""
+    def publish(self, version: str, fault: Fault | None = None) -> SandboxRelease:
+        """Build a release with this fault, sign it, and put it into the repository."""
         return self.repository.publish(version, fault)
 
     def start_operator(self, name: str = "operator", *arguments: str, kubeconfig: Path | None = None) -> Child:
@@ -267,19 +266,20 @@ class Sandbox:
         return PODS_PER_MACHINE * len(self.names)
 
     def _make_machines(self) -> None:
-        image = self.repository.image(self.repository.index.releases[FIRST_VERSION])
+        release = self.repository.find(FIRST_VERSION)
         with ThreadPoolExecutor(THREADS) as threads:
-            list(threads.map(lambda name: self._make_machine(name, image), self.names))
+            list(threads.map(lambda name: self._make_machine(name, release), self.names))
 
-    def _make_machine(self, name: str, image: Path) -> None:
+    def _make_machine(self, name: str, release: SandboxRelease) -> None:
         folder = self.folder_of(name)
-        create_machine(folder, image, FIRST_VERSION, machine_id=machine_id_of(name))
+        create_machine(folder, release, machine_id=machine_id_of(name))
         (folder / "agent.log").symlink_to(self._logs / f"{name}-agent.log")
         options = self.options
         MachineSettings(
             name=name,
             folder=str(folder),
             kubeconfig=str(self.cluster.kubeconfig_with_token(mint_agent_token(self.api, name))),
+            trust_root=str(self.repository.trust_root),
             kubelet_kubeconfig=str(self.cluster.kubeconfig),
             boot_seconds=options.boot_seconds,
             trial_seconds=options.trial_seconds,
@@ -329,7 +329,12 @@ class Sandbox:
         """Our environment, in which children find the package that we were loaded from."""
         source = str(Path(careen.__file__).parent.parent)
         path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH"))))
-        found = os.environ | {"PYTHONPATH": path, "CAREEN_NAMESPACE": NAMESPACE}
+        found = os.environ | {
+            "PYTHONPATH": path,
+            "CAREEN_NAMESPACE": NAMESPACE,
+            "CAREEN_TRUST_ROOT": str(self.repository.trust_root),
+            "CAREEN_RELEASE_CACHE": str(self.repository.folder / "cache"),
+        }
         # Reading the system's authorities takes a sixth of each process's start, and our own API server needs none.
         return found if self._given is not None else found | {"SSL_CERT_FILE": os.devnull}
 

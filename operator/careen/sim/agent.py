@@ -17,6 +17,7 @@ from careen.agent.step import (
     HostFacts,
     InvalidateSlot,
     MarkGood,
+    Moved,
     PrepareReset,
     RequestActivation,
     RequestReboot,
@@ -69,7 +70,7 @@ class Agent:
         self.trouble: Trouble | None = None
         self.request_failed: str | None = None
         self.api_not_before = 0.0
-        self.fetched = 0
+        self.moved = Moved()
         self._busy = False
         self._staging: StageImage | None = None
 
@@ -169,7 +170,7 @@ class Agent:
             request_failed=self.request_failed,
             trouble=self.trouble,
             api_not_before=self.api_not_before,
-            fetched=self.fetched,
+            moved=self.moved,
         )  # fmt: skip
 
     def _show(self, name: SlotName) -> SlotView:
@@ -246,7 +247,7 @@ class Agent:
         self._risk()
         self._busy, self._staging = True, step
         duration = machine.world.dice.wait(3.0)
-        write = report_progress(self._view(), step, step.size // 2)
+        write = report_progress(self._view(), step, Moved(fetched=step.size // 2))
         if write is not None:
             self._after(duration / 2, self._report_progress, step, write)
         self._after(duration, self._end_staging, step)
@@ -273,7 +274,7 @@ class Agent:
         else:
             slot.content = slot.record = step.digest
             slot.version, self.checked[step.slot], self.refuted[step.slot] = step.version, "stage", None
-            self.trouble, self.fetched = None, step.size
+            self.trouble, self.moved = None, Moved(fetched=step.size)
         self._think_soon()
 
     def _send(self, step: WriteStatus | RequestActivation) -> None:
