@@ -8,7 +8,7 @@ ARGS ?=
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test lint unit model api test-vm test-vm-all sim bench crds picture lock clean
+.PHONY: help setup packages demo test lint unit model api test-vm test-vm-all sim bench crds artifact picture lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -66,6 +66,9 @@ bench: setup ## Figures of docs/benchmarks.md, measured on this machine
 crds: setup ## Write crds/ and docs/metrics.md from the models and metrics
 	@$(BIN)/python -m careen.api.crd crds/
 	@$(BIN)/python -m careen.observe.document docs/metrics.md
+
+artifact: setup ## Put the agent into one file, dist/careen-agent.pyz, for machines with python3.11
+	@$(BIN)/python tools/artifact
 
 picture: setup ## Renew docs/demo.svg from a run of the demo
 	@$(BIN)/careen sandbox demo --svg docs/demo.svg

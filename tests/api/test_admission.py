@@ -51,6 +51,8 @@ AGENT_VALUES: dict[str, Any] = {
     "booted": "A",
     "bootID": "boot-1",
     "bootMethod": "Firmware",
+    "kernelStarted": "2026-01-01T00:00:00Z",
+    "agentStarted": "2026-01-01T00:00:20Z",
     "bootDecision": {"method": "Kexec", "reason": "Supported", "message": "", "deadman": "TrialTimer"},
     "architecture": "x86_64",
     "machineID": "m1",

@@ -466,11 +466,27 @@ def test_wish_machine_and_experience_decide_how_it_boots(
     assert decision.message
 
 
-@pytest.mark.parametrize(("wish", "falls_back"), [("Auto", True), ("Kexec", False)])
-def test_a_kernel_that_can_not_be_loaded_leads_through_the_firmware(wish: str, falls_back: bool) -> None:
+WATCHED = BootDecision("Kexec", "Supported", "it can", "HardwareWatchdog")
+
+
+@pytest.mark.parametrize(
+    ("wish", "decision", "allowed", "falls_back"),
+    [
+        ("Auto", DECISION, False, True),
+        ("Kexec", DECISION, False, False),
+        # A watchdog does not survive the firmware, and the operator let the order pass because of it.
+        ("Auto", WATCHED, False, False),
+        ("Auto", WATCHED, True, True),
+    ],
+)
+def test_a_kernel_that_can_not_be_loaded_leads_through_the_firmware(
+    wish: str, decision: BootDecision, allowed: bool, falls_back: bool
+) -> None:
     order = order_document("Activate", boot_method=wish)
+    order["terms"]["allowNoDeadman"] = allowed
     journal = with_open(stage=Stage.ARMED)
     view = old_boot(order, journal=journal, disk=DiskView(A, slot_a(), CHECKED), kexec_refused=("order-1", "EPERM"))
+    view = replace(view, facts=replace(view.facts, boot_decision=decision))
     step = settle(view)[1]
     assert isinstance(step, WriteJournal)
     assert step.journal.open

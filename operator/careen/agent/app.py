@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from careen import __version__
 from careen.kube.session import Session
 
-from .imagehost import ImageHost
+from .host import Host
 from .runner import Exit, Settings, run_agent
+
+if TYPE_CHECKING:
+    from .linux.settings import LinuxSettings
 
 TRUST_ROOT = Path("/usr/share/careen/root.json")
 """Where an image has the trust root."""
@@ -19,18 +24,22 @@ TRUST_ROOT = Path("/usr/share/careen/root.json")
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says."""
+    """What the command line says. One of folder and linux says what the machine is."""
 
-    folder: Path
-    """The machine's folder."""
     node: str
     """Name of the machine's Node."""
+    folder: Path | None = None
+    """The machine's folder, for a machine that is one."""
+    linux: LinuxSettings | None = None
+    """For a real machine."""
+    host_root: Path = Path("/")
+    """Where the real machine's file system is seen."""
     trust_root: Path = TRUST_ROOT
-    """File with the root.json that releases are trusted by."""
+    """File with the root.json that releases are trusted by; a real machine's is in its settings."""
     kubeconfig: Path | None = None
     """How to reach the API server; None as kubectl does: $KUBECONFIG, the pod's account, ~/.kube/config."""
     kexec: bool = True
-    """Whether the machine can boot by kexec."""
+    """Whether the machine that is a folder can boot by kexec."""
     settings: Settings = field(default_factory=Settings)
 
 
@@ -54,7 +63,7 @@ async def _run(options: Options) -> Exit | None:
         loop.add_signal_handler(number, stop)
     try:
         async with (
-            ImageHost(options.folder, options.trust_root, kexec=options.kexec) as host,
+            _open_host(options) as host,
             Session.connect(options.kubeconfig, user_agent=f"careen-agent/{__version__}") as session,
         ):
             return await run_agent(host, session, options.node, options.settings)
@@ -62,3 +71,17 @@ async def _run(options: Options) -> Exit | None:
         if not stopped:
             raise
         return None
+
+
+def _open_host(options: Options) -> AbstractAsyncContextManager[Host]:
+    # Imported here: each host brings much that the other does not need.
+    if options.linux is not None:
+        from .linux.host import LinuxHost
+        from .linux.root import Root
+
+        return LinuxHost(options.linux, root=Root(options.host_root))
+    if options.folder is None:
+        raise ValueError("the options name no machine; allowed: a folder, or the settings of a Linux machine")
+    from .imagehost import ImageHost
+
+    return ImageHost(options.folder, options.trust_root, kexec=options.kexec)

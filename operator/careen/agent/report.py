@@ -91,6 +91,8 @@ def _describe_machine(view: AgentView, node: NodeView, step: Mapping[str, Any]) 
         "booted": view.disk.booted.value,
         "bootID": view.boot.boot_id,
         "bootMethod": view.boot.method,
+        "kernelStarted": facts.kernel_started,
+        "agentStarted": facts.agent_started,
         "bootDecision": _describe_decision(node, _find_open(view, node, step), facts),
         "architecture": facts.architecture,
         "machineID": view.boot.machine_id,

@@ -9,6 +9,7 @@ from careen.api.node import Assignment, CauseWord, Goal
 
 from .actions import AbandonTrial, ArmSlot, Disarm, MarkGood, RequestReboot, VerifySlot, Wait, WriteJournal
 from .aim import Aim, end_order, may_be_tried
+from .decision import decide_boot
 from .record import Ended, Fault, Journal, OpenOrder, Stage, Verdict
 from .report import build_step
 from .requested import aim_open_request
@@ -74,16 +75,24 @@ def _aim_arm(view: AgentView, journal: Journal, opened: OpenOrder, order: Assign
         )
         return Aim(None, check)
     if opened.method == "Kexec" and view.kexec_refused and view.kexec_refused[0] == opened.order:
-        return _fall_back(journal, opened, order, view.kexec_refused[1])
+        return _fall_back(view, journal, opened, order, view.kexec_refused[1])
     if not _armed(view, opened):
         return Aim(None, ArmSlot(opened.to_slot, opened.method))
     return Aim(None, WriteJournal(replace(journal, open=replace(opened, stage=Stage.REQUESTED))))
 
 
-def _fall_back(journal: Journal, opened: OpenOrder, order: Assignment, reason: str) -> Aim:
-    """The kernel can't be loaded: through the firmware then, unless the order insists on kexec."""
+def _fall_back(view: AgentView, journal: Journal, opened: OpenOrder, order: Assignment, reason: str) -> Aim:
+    """The kernel can't be loaded: through the firmware then, unless the order insists on kexec.
+
+    The operator has let the order pass with what would end a trial by kexec; a watchdog does not survive the firmware.
+    """
+    but = None
     if order.terms.boot_method == "Kexec":
-        fault = Fault("Boot", f"{reason}; the order asks for kexec only")
+        but = "the order asks for kexec only"
+    elif not order.terms.allow_no_deadman and decide_boot("Firmware", view.facts).deadman == "Missing":
+        but = "nothing would end a trial that hangs if the firmware booted it"
+    if but is not None:
+        fault = Fault("Boot", f"{reason}; {but}")
         return _undo(journal, opened, Ended(opened.order, "Failed", "Activate", fault=fault))
     return Aim(None, WriteJournal(replace(journal, open=replace(opened, method="Firmware"))))
 

@@ -114,6 +114,10 @@ class HostFacts:
     """Whether the machine can boot by kexec at all, also if it would rather not."""
     boot_decision: BootDecision | None = None
     """What the host would do if nobody asked for a method; None if it has not looked yet."""
+    kernel_started: str | None = None
+    """When the kernel started (RFC 3339)."""
+    agent_started: str | None = None
+    """When the first agent of this boot started (RFC 3339)."""
     kexec_suspect: str | None = None
     """Digest whose last boot by kexec was lost without a word."""
     watchdog: bool = False

@@ -357,6 +357,10 @@ class NodeStatus(Model):
     """Boot id of the running kernel; another one after each boot."""
     boot_method: Literal["Kexec", "Firmware"] | None = None
     """How the running system was booted."""
+    kernel_started: Timestamp | None = None
+    """When the running kernel started, by the machine's clock."""
+    agent_started: Timestamp | None = None
+    """When the first agent of this boot started, by the machine's clock."""
     boot_decision: BootDecision | None = None
     """How the machine would boot the next slot, decided before any drain: by the terms of its order until that has
     ended, then by spec.boot.method and by what the machine can do. Absent until the agent has decided."""

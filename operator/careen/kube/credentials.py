@@ -127,13 +127,23 @@ def _from_service_account(folder: Path) -> Endpoint:
 async def _from_kubeconfig(paths: str, context: str | None) -> Endpoint:
     """The official loader merges the files and runs exec and OIDC plugins; contents that it would copy into
     temporary files (private keys) or read only once (tokenFile) are taken out before."""
-    import yaml
-    from kubernetes.aio.client.configuration import Configuration
-    from kubernetes.aio.config import ConfigException
-    from kubernetes.aio.config.kube_config import KubeConfigLoader, KubeConfigMerger
-
     if not any(Path(path).expanduser().exists() for path in paths.split(os.pathsep) if path):
         raise ConfigError(f"no kubeconfig at {paths}: give one, set KUBECONFIG, or run in a pod")
+    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy"))
+    if os.pathsep not in paths and not proxied and (plain := _read_plain(Path(paths).expanduser(), context)):
+        return plain
+    import yaml
+
+    try:
+        from kubernetes.aio.client.configuration import Configuration
+        from kubernetes.aio.config import ConfigException
+        from kubernetes.aio.config.kube_config import KubeConfigLoader, KubeConfigMerger
+    except ImportError as error:
+        raise ConfigError(
+            f"kubeconfig {paths} can't be used by this build, which has no plugins; "
+            "allowed: one file with a server, its CA, and a token or client certificate"
+        ) from error
+
     try:
         merged = KubeConfigMerger(paths).config
         chosen = merged["contexts"].get_with_name(context or merged["current-context"])["context"]
@@ -157,6 +167,59 @@ async def _from_kubeconfig(paths: str, context: str | None) -> Endpoint:
         server_name=found.tls_server_name,
     )
     return Endpoint(str(found.host), tls, token, found.api_key.get("BearerToken"), found.proxy)
+
+
+_PLAIN_CLUSTER = {
+    "server", "certificate-authority", "certificate-authority-data", "insecure-skip-tls-verify", "tls-server-name",
+}  # fmt: skip
+_PLAIN_USER = {
+    "token", "tokenFile", "client-certificate", "client-certificate-data", "client-key", "client-key-data",
+}  # fmt: skip
+
+
+def _read_plain(path: Path, context: str | None) -> Endpoint | None:
+    """The endpoint of a kubeconfig that needs no plugin; None if it does or is not as it must be.
+
+    Written here for the agents of machines outside Kubernetes, for the reason given above; whatever is not plain is
+    left to the official loader, its complaints included.
+    """
+    import yaml
+
+    try:
+        document = yaml.safe_load(path.read_bytes())
+        chosen = _by_name(document["contexts"], context or document["current-context"], "context")
+        cluster = _by_name(document["clusters"], chosen["cluster"], "cluster")
+        user = _by_name(document["users"], chosen["user"], "user") if chosen.get("user") else {}
+        if set(cluster) - _PLAIN_CLUSTER or set(user) - _PLAIN_USER or not isinstance(cluster["server"], str):
+            return None
+        ca = _read_entry(path, cluster, "certificate-authority")
+        cert, key = _read_entry(path, user, "client-certificate"), _read_entry(path, user, "client-key")
+        file = TokenFile(path.absolute().parent / user["tokenFile"]) if user.get("tokenFile") else None
+        tls = Tls(
+            ca=ca.decode() if ca else None,
+            cert=cert,
+            key=key,
+            verify=not cluster.get("insecure-skip-tls-verify", False),
+            server_name=cluster.get("tls-server-name"),
+        )
+    except (yaml.YAMLError, OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration):
+        return None
+    if file:
+        file.header()
+    authorization = f"Bearer {user['token']}" if user.get("token") and not file else None
+    return Endpoint(cluster["server"].rstrip("/"), tls, file, authorization)
+
+
+def _by_name(entries: Any, name: str, kind: str) -> dict[str, Any]:
+    found = next(entry[kind] for entry in entries if entry["name"] == name)
+    return dict(found or {})
+
+
+def _read_entry(path: Path, entry: dict[str, Any], key: str) -> bytes | None:
+    """What KEY-data or KEY stands for; -data goes first, as in kubectl."""
+    if data := entry.get(f"{key}-data"):
+        return base64.standard_b64decode(data)
+    return _read(path.absolute().parent / entry[key]) if entry.get(key) else None
 
 
 def _user_of(merged: Any, chosen: Any) -> Any:

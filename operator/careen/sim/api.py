@@ -19,7 +19,7 @@ Document = dict[str, Any]
 KINDS = ("Node", "CoreNode", "Pod", "UpdatePolicy", "RebootLock")
 AGENTS_STATUS = frozenset(
     ("slots", "booted", "bootID", "bootMethod", "bootDecision", "architecture", "machineID", "protocol", "osImage",
-     "kernel", "agentVersion", "step", "rejected")
+     "kernel", "kernelStarted", "agentVersion", "agentStarted", "step", "rejected")
 )  # fmt: skip
 """What an agent may write: kept here by hand, so that a slip of the models does not pass unseen."""
 _DECODERS: dict[str, Callable[[Document], Any]] = {

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import json
+import sys
 import time
 from datetime import UTC, datetime
 
@@ -287,3 +289,41 @@ async def test_the_servers_time_comes_from_its_answers(fake, session):
     assert abs((answer.date - datetime.now(UTC)).total_seconds()) < 5
     now = session.clock.now(time.monotonic())
     assert -1.5 < now - time.time() < 0.1
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        {"token": "t"},
+        {"tokenFile": "token"},
+        {"client-certificate": "cert.pem", "client-key-data": "a2V5"},
+        {"client-certificate-data": "Y2VydA==", "client-key": "key.pem"},
+        {},
+    ],
+)
+async def test_a_plain_kubeconfig_is_read_as_by_the_official_client(tmp_path, monkeypatch, write_kubeconfig, user):
+    for name, text in (("token", "from-file"), ("cert.pem", "cert"), ("key.pem", "key"), ("ca.pem", "authority")):
+        (tmp_path / name).write_text(text)
+    cluster = {"server": "https://x:6443/", "certificate-authority": "ca.pem", "tls-server-name": "api"}
+    document = json.loads(write_kubeconfig("https://x", {}))
+    document["clusters"][0]["cluster"], document["users"][0]["user"] = cluster, user
+    path = tmp_path / "config"
+    path.write_text(json.dumps(document))
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    plain = await load_endpoint(path)
+    monkeypatch.undo()
+    monkeypatch.setattr("careen.kube.credentials._read_plain", lambda *_: None)
+    official = await load_endpoint(path)
+    assert (plain.host.rstrip("/"), plain.tls, plain.header()) == (
+        official.host.rstrip("/"), official.tls, official.header(),
+    )  # fmt: skip
+
+
+async def test_without_the_official_client_a_plugin_is_told_to_be_missing(tmp_path, monkeypatch, write_kubeconfig):
+    path = tmp_path / "config"
+    path.write_text(write_kubeconfig("https://x", {"exec": {"apiVersion": "v1", "command": "/bin/true"}}))
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    for name in [name for name in sys.modules if name.startswith("kubernetes.")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ConfigError, match="can't be used by this build, which has no plugins"):
+        await load_endpoint(path)

@@ -1,0 +1,144 @@
+"""Leaving this boot: arming a slot, and the request for the reboot, by kexec or through the firmware."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from contextlib import suppress
+
+from careen.agent.host import KexecRefusedError, RebootError
+from careen.agent.journal import load_journal
+from careen.agent.record import Method
+from careen.agent.staging.contents import Contents
+from careen.agent.staging.fault import StageError
+from careen.disk.slots import arm_firmware, arm_kexec
+from careen.disk.table import change_slots, read_slots
+from careen.disk.types import DiskError, SlotName
+
+from .arming import Arming, Candidate
+from .conflicts import find_kexec_hook
+from .discovery import Machine
+from .kexec import KexecLoader
+from .loaders import BootLoader, GptPriority
+from .reboot import Rebooter
+from .root import STATE, Commands, Root
+from .sdboot import SystemdBoot, is_systemd_boot, open_esp
+from .settings import LinuxSettings
+from .watchdog import Watchdog, WatchdogKeeper, find_watchdog
+
+logger = logging.getLogger(__name__)
+
+
+class Departure:
+    """Arms and requests. keeper: the watchdog that `request` has armed, or that the host has taken over."""
+
+    def __init__(
+        self, root: Root, commands: Commands, kexec: KexecLoader, contents: Contents, settings: LinuxSettings
+    ) -> None:
+        self._root = root
+        self._commands = commands
+        self._kexec = kexec
+        self._contents = contents
+        self._settings = settings
+        self._rebooter = Rebooter(commands, settings.forced_reboot_seconds)
+        self.keeper: WatchdogKeeper | None = None
+
+    def arm(self, machine: Machine, slot: SlotName, method: Method) -> None:
+        """Load the kernel or tell the loader, and arm the slot in the table between the two.
+
+        Raises KexecRefusedError before anything is armed, StageError, DiskError, OSError.
+        """
+        arming = Arming(self._root, self._kexec, self.loader(machine))
+        candidate = self._describe(slot, trial=True)
+        if method == "Kexec":
+            arming.load(machine, candidate)
+        else:
+            if hook := find_kexec_hook(self._root):
+                raise StageError("Refused", hook)
+            self._kexec.unload()
+        change = arm_kexec if method == "Kexec" else arm_firmware
+        try:
+            change_slots(machine.disk, lambda slots: change(slots, slot, booted=machine.booted))
+        except BaseException:
+            # Not armed, so nothing may be left that a `systemctl kexec` of somebody else would start.
+            with suppress(OSError):
+                self._kexec.unload()
+            raise
+        arming.tell_loader(machine, candidate, method)
+
+    def request(self, machine: Machine, method: Method, slot: SlotName) -> None:
+        """Have systemd reboot into a slot that is armed, or the booted one. Raises RebootError, DiskError, OSError."""
+        if method == "Kexec" and slot is machine.booted:
+            method = self._prepare_again(machine, slot)
+        elif method == "Kexec":
+            self._prepare_kexec(machine, slot)
+        else:
+            self._kexec.unload()
+            self._prepare_firmware(machine, slot)
+        try:
+            self._rebooter.request(method)
+        except RebootError:
+            if self.keeper is not None and method == "Kexec":
+                with suppress(OSError):
+                    self.keeper.disarm()
+            raise
+
+    def _prepare_again(self, machine: Machine, slot: SlotName) -> Method:
+        """Load the kernel that runs now, if that goes; through the firmware the same slot boots too."""
+        try:
+            candidate = self._describe(slot, trial=False)
+            Arming(self._root, self._kexec, self.loader(machine)).load(machine, candidate)
+        except (KexecRefusedError, StageError, DiskError, OSError) as error:
+            logger.warning("no kexec of slot %s, so it boots through the firmware: %s", slot, error)
+            self._kexec.unload()
+            return "Firmware"
+        return "Kexec"
+
+    def _prepare_kexec(self, machine: Machine, slot: SlotName) -> None:
+        """Load again what is not loaded any more, and arm the watchdog. Raises RebootError."""
+        try:
+            if not self._kexec.is_loaded():
+                candidate = self._describe(slot, trial=True)
+                Arming(self._root, self._kexec, self.loader(machine)).load(machine, candidate)
+            if watchdog := self.find_lasting():
+                self.keeper = self.keeper or WatchdogKeeper(self._root, self._commands, watchdog)
+                self.keeper.arm(self._settings.watchdog_seconds)
+        except (KexecRefusedError, StageError, DiskError, OSError) as error:
+            raise RebootError(f"kexec: {error}") from error
+
+    def _prepare_firmware(self, machine: Machine, slot: SlotName) -> None:
+        """Tell the loader of an armed slot again: power may have gone between the table and the loader."""
+        attributes = read_slots(machine.disk)[slot].attributes
+        if slot is not machine.booted and attributes.priority > 0 and not attributes.successful:
+            loader = self.loader(machine)
+            if loader.needs_files:
+                candidate = self._describe(slot, trial=True)
+                Arming(self._root, self._kexec, loader).tell_loader(machine, candidate, "Firmware")
+
+    def _describe(self, slot: SlotName, *, trial: bool) -> Candidate:
+        """The release in a slot, as its signed document describes it. Raises StageError."""
+        record = self._contents.look()[slot].record
+        if record is None:
+            raise StageError("Integrity", f"nothing was verified in slot {slot}; it is not armed")
+        document = self._contents.find_document(record.digest)
+        image = document.images.get(platform.machine()) if document else None
+        if image is None:
+            raise StageError("Integrity", f"the document of {record.digest} is not in {STATE}/releases any more")
+        if image.kernel is None:
+            raise StageError("Refused", f"release {record.version} has no kernel; allowed: releases with one")
+        journal = load_journal(self._root.at(f"{STATE}/journal.json"))
+        order = journal.open.order if trial and journal and journal.open else ""
+        seconds = self._settings.watchdog_seconds if trial and self.find_lasting() else 0
+        return Candidate(slot, record.version, image, order, seconds)
+
+    def find_lasting(self) -> Watchdog | None:
+        """The watchdog that goes on over a kexec and waits long enough."""
+        watchdog = find_watchdog(self._root)
+        return watchdog if watchdog is not None and watchdog.lasts(self._settings.watchdog_seconds) else None
+
+    def loader(self, machine: Machine) -> BootLoader:
+        """What boots this machine after a reset."""
+        name = self._settings.loader
+        if name == "systemd-boot" or (name == "auto" and is_systemd_boot(self._root)):
+            return SystemdBoot(open_esp(self._root, machine))
+        return GptPriority()

@@ -1,0 +1,92 @@
+"""The local gates of a trial: is this OS well, as far as the machine itself can tell? The API server is no gate."""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+from .mounts import read_mounts
+from .root import STATE, Commands, Root
+
+MIB = 1 << 20
+KUBELET_HEALTHZ = "http://127.0.0.1:10248/healthz"
+_HEALTHZ_SECONDS = 3.0
+_COMMAND_SECONDS = 10.0
+
+Gate = Callable[[], str | None]
+
+
+@dataclass(frozen=True)
+class HealthSettings:
+    """What a well OS must have.
+
+    tolerated: patterns of units that may have failed. mounts: places where something must be mounted.
+    kubelet: URL that must answer 200 when kubelet.service is there; empty: not asked. free_bytes: in the state folder.
+    """
+
+    tolerated: Sequence[str] = ()
+    mounts: Sequence[str] = ()
+    kubelet: str = KUBELET_HEALTHZ
+    free_bytes: int = 64 * MIB
+
+
+class Health:
+    """The gates, asked one after the other; the first refusal is the answer."""
+
+    def __init__(self, root: Root, commands: Commands, settings: HealthSettings) -> None:
+        self._root = root
+        self._commands = commands
+        self._settings = settings
+
+    def check(self) -> str | None:
+        """Why the OS is not well; None if it is."""
+        gates: tuple[Gate, ...] = (self._check_disk, self._check_mounts, self._check_systemd, self._check_kubelet)
+        return next((refusal for gate in gates if (refusal := gate()) is not None), None)
+
+    def _check_disk(self) -> str | None:
+        status = os.statvfs(self._root.at(STATE))
+        free, needed = status.f_bavail * status.f_frsize, self._settings.free_bytes
+        return f"{STATE} has {free} bytes free; needed: {needed}" if free < needed else None
+
+    def _check_mounts(self) -> str | None:
+        there = {mount.place for mount in read_mounts(self._root)}
+        missing = [place for place in self._settings.mounts if place not in there]
+        return f"nothing is mounted at {', '.join(missing)}" if missing else None
+
+    def _check_systemd(self) -> str | None:
+        answer = self._commands.run(["systemctl", "is-system-running"], timeout=_COMMAND_SECONDS)
+        state = answer.output.strip()
+        if state == "running":
+            return None
+        if state != "degraded":
+            return f"systemd says {state or answer.sentence}"
+        failed = [unit for unit in self._list_failed() if not self._is_tolerated(unit)]
+        return f"units have failed: {', '.join(sorted(failed)[:8])}" if failed else None
+
+    def _list_failed(self) -> list[str]:
+        argv = ["systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--full"]
+        lines = self._commands.run(argv, timeout=_COMMAND_SECONDS).output.splitlines()
+        return [line.split()[0] for line in lines if line.split()]
+
+    def _is_tolerated(self, unit: str) -> bool:
+        return any(fnmatch(unit, pattern) for pattern in self._settings.tolerated)
+
+    def _check_kubelet(self) -> str | None:
+        url = self._settings.kubelet
+        if not url or not self._has_kubelet():
+            return None
+        try:
+            with urllib.request.urlopen(url, timeout=_HEALTHZ_SECONDS) as answer:  # noqa: S310  (the URL is a setting)
+                return None if answer.status == 200 else f"kubelet answers {answer.status} at {url}"
+        except urllib.error.HTTPError as error:
+            return f"kubelet answers {error.code} at {url}"
+        except OSError as error:
+            return f"kubelet does not answer at {url}: {error}"
+
+    def _has_kubelet(self) -> bool:
+        answer = self._commands.run(["systemctl", "is-enabled", "kubelet.service"], timeout=_COMMAND_SECONDS)
+        return answer.output.strip() in ("enabled", "enabled-runtime", "static", "alias", "generated")

@@ -1,0 +1,175 @@
+"""The hardware watchdog: armed before a kexec so that it goes on over it, fed in the trial, handed back afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import logging
+import os
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+
+from .root import Commands, Root
+
+logger = logging.getLogger(__name__)
+
+_SET_TIMEOUT = 0xC0045706
+_KEEPALIVE = 0x80045705
+_SOFTWARE = ("software watchdog",)
+"""Identities that are no hardware: such a timer dies with its kernel."""
+_STOP_ON_REBOOT = "/sys/module/watchdog/parameters/stop_on_reboot"
+_FEED_PARTS = 4
+"""The trial feeds the watchdog this many times in its timeout."""
+
+
+@dataclass(frozen=True)
+class Watchdog:
+    """A watchdog. survives: whether it goes on while a kexec starts the next kernel. max_seconds: None if unknown."""
+
+    name: str
+    identity: str
+    survives: bool
+    max_seconds: int | None
+
+    def lasts(self, seconds: int) -> bool:
+        """Whether it goes on over a kexec and can wait this long."""
+        return self.survives and (self.max_seconds is None or self.max_seconds >= seconds)
+
+
+class WatchdogError(OSError):
+    """The watchdog can't be armed as it must be."""
+
+
+def find_watchdog(root: Root) -> Watchdog | None:
+    """The first hardware watchdog; None if there is none.
+
+    A driver is told to stop its timer at a reboot, and a kexec is one for it, unless watchdog.stop_on_reboot is 0.
+    """
+    for name in root.names("/sys/class/watchdog"):
+        identity = root.read(f"/sys/class/watchdog/{name}/identity") or ""
+        if identity.casefold() in _SOFTWARE or not root.at(f"/dev/{name}").exists():
+            continue
+        limit = root.read(f"/sys/class/watchdog/{name}/max_timeout")
+        seconds = int(limit) if limit and limit.isdigit() and int(limit) > 0 else None
+        return Watchdog(name, identity, _keeps_running(root), seconds)
+    return None
+
+
+def _keeps_running(root: Root) -> bool:
+    path = root.at(_STOP_ON_REBOOT)
+    if root.read(_STOP_ON_REBOOT) == "0":
+        return True
+    # Read-only in kernels so far: then only the command line can set it.
+    with suppress(OSError):
+        if path.stat().st_mode & 0o200:
+            path.write_text("0")
+    return root.read(_STOP_ON_REBOOT) == "0"
+
+
+class WatchdogKeeper:
+    """Arms one watchdog before a kexec, and feeds one in a trial. Closing it leaves an armed one running."""
+
+    def __init__(self, root: Root, commands: Commands, watchdog: Watchdog) -> None:
+        self._root = root
+        self._commands = commands
+        self._watchdog = watchdog
+        self._fd = -1
+        self._task: asyncio.Task[None] | None = None
+
+    def arm(self, seconds: int) -> None:
+        """Start it with at least this many seconds, or, where systemd holds it, have systemd do so at the kexec.
+
+        Raises WatchdogError.
+        """
+        if not self._watchdog.lasts(seconds):
+            raise WatchdogError(errno.EINVAL, f"{self._watchdog.identity} can't wait {seconds} s over a kexec")
+        if self._open():
+            granted = self._set_timeout(seconds)
+            if granted < seconds:
+                raise WatchdogError(errno.EINVAL, f"{self._watchdog.name} waits {granted} s at most; needed: {seconds}")
+            return
+        # systemd has it: its last act before the kexec is to set this timeout.
+        self._tell_systemd(seconds * 1_000_000)
+
+    def disarm(self) -> None:
+        """Stop what `arm` started: the reboot was called off."""
+        if self._fd >= 0:
+            self.hand_back()
+        else:
+            self._tell_systemd(0)
+
+    def take_over(self, seconds: int) -> bool:
+        """In a trial: hold the watchdog and feed it until `hand_back`; False if another program holds it.
+
+        Raises WatchdogError.
+        """
+        if not self._open():
+            logger.info("%s is held by another program, which feeds it", self._watchdog.name)
+            return False
+        granted = self._set_timeout(seconds)
+        self._task = asyncio.get_running_loop().create_task(self._feed(granted / _FEED_PARTS))
+        return True
+
+    def hand_back(self) -> None:
+        """Stop feeding, and stop the timer; if the driver forbids that, keep on feeding: it would reset the machine."""
+        if self._fd < 0:
+            return
+        if self._root.read(f"/sys/class/watchdog/{self._watchdog.name}/nowayout") == "1":
+            logger.info("%s can't be stopped; it is fed from now on", self._watchdog.name)
+            return
+        self._cancel()
+        with suppress(OSError):
+            os.write(self._fd, b"V")
+        os.close(self._fd)
+        self._fd = -1
+
+    def close(self) -> None:
+        """Leave it as it is: an armed one goes on, and resets the machine unless somebody takes over."""
+        self._cancel()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    async def _feed(self, pause: float) -> None:
+        while True:
+            try:
+                os.write(self._fd, b"\0")
+            except OSError as error:
+                logger.warning("%s was not fed: %s", self._watchdog.name, error)
+            await asyncio.sleep(pause)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def _open(self) -> bool:
+        if self._fd >= 0:
+            return True
+        path = self._root.at(f"/dev/{self._watchdog.name}")
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                return False
+            raise WatchdogError(error.errno, f"{path}: {error.strerror}") from error
+        return True
+
+    def _set_timeout(self, seconds: int) -> int:
+        """Start it anew with this timeout; the one that the driver took."""
+        buffer = bytearray(struct.pack("i", seconds))
+        try:
+            fcntl.ioctl(self._fd, _SET_TIMEOUT, buffer, True)
+            fcntl.ioctl(self._fd, _KEEPALIVE, bytearray(4), True)
+        except OSError as error:
+            raise WatchdogError(error.errno, f"{self._watchdog.name}: setting {seconds} s: {error.strerror}") from error
+        return int(struct.unpack("i", buffer)[0])
+
+    def _tell_systemd(self, microseconds: int) -> None:
+        manager = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
+        argv = ["busctl", "set-property", *manager, "KExecWatchdogUSec", "t", str(microseconds)]
+        answer = self._commands.run(argv)
+        if answer.code != 0:
+            raise WatchdogError(errno.EBUSY, f"{self._watchdog.name} is held, and not by systemd: {answer.sentence}")
