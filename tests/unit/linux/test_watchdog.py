@@ -49,6 +49,13 @@ def test_a_software_watchdog_dies_with_its_kernel(bare: FakeMachine) -> None:
     assert find_watchdog(bare.root) is None
 
 
+def test_without_an_identity_only_one_with_a_device_counts(bare: FakeMachine) -> None:
+    add(bare, "")
+    assert find_watchdog(bare.root) is None
+    bare.write("/sys/class/watchdog/watchdog0/device/vendor", "0x8086")
+    assert find_watchdog(bare.root) is not None
+
+
 def test_one_that_can_not_wait_long_enough_does_not_count(bare: FakeMachine) -> None:
     add(bare)
     bare.write("/sys/class/watchdog/watchdog0/max_timeout", "60\n")

@@ -49,12 +49,18 @@ def find_watchdog(root: Root) -> Watchdog | None:
     """
     for name in root.names("/sys/class/watchdog"):
         identity = root.read(f"/sys/class/watchdog/{name}/identity") or ""
-        if identity.casefold() in _SOFTWARE or not root.at(f"/dev/{name}").exists():
+        hardware = identity.casefold() not in _SOFTWARE if identity else _has_device(root, name)
+        if not hardware or not root.at(f"/dev/{name}").exists():
             continue
         limit = root.read(f"/sys/class/watchdog/{name}/max_timeout")
         seconds = int(limit) if limit and limit.isdigit() and int(limit) > 0 else None
         return Watchdog(name, identity, _keeps_running(root), seconds)
     return None
+
+
+def _has_device(root: Root, name: str) -> bool:
+    """Whether there is a device behind it: all that a kernel without attributes for watchdogs shows."""
+    return root.at(f"/sys/class/watchdog/{name}/device").exists()
 
 
 def _keeps_running(root: Root) -> bool:
