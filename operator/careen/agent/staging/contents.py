@@ -17,7 +17,6 @@ from careen.agent.records import SlotRecord, load_records, save_records
 from careen.agent.threads import in_thread
 from careen.disk.types import SlotName
 from careen.release.bootblock import BootBlock
-from careen.release.client import ReleaseClient
 from careen.release.errors import ReleaseInvalidError, ReleaseMissingError, ReleaseTransferError, TrustError
 from careen.release.manifest import Image, ReleaseDocument, digest_document, parse_document
 
@@ -196,6 +195,9 @@ class Contents:
             root = self._trust_root.read_bytes()
         except OSError as error:
             raise StageError("Trust", f"the trust root {self._trust_root} can't be read: {error.strerror}") from error
+        # Here and not above: an agent that stages nothing would carry 10 MB for it.
+        from careen.release.client import ReleaseClient
+
         seconds = self._deadlines.connect + self._deadlines.read
         client = ReleaseClient(self._metadata, root, self._now, request_seconds=seconds)
         try:
