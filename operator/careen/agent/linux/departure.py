@@ -40,7 +40,7 @@ class Departure:
         self._kexec = kexec
         self._contents = contents
         self._settings = settings
-        self._rebooter = Rebooter(commands, settings.forced_reboot_seconds)
+        self._rebooter = Rebooter(root, commands, settings.forced_reboot_seconds)
         self.keeper: WatchdogKeeper | None = None
 
     def arm(self, machine: Machine, slot: SlotName, method: Method) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+
 from careen.agent.host import RebootError
 from careen.agent.record import Method
 
-from .root import Answer, Commands
+from .root import RUN, Answer, Commands, Root
 
 FORCED_UNIT = "careen-forced-reboot.service"
 _REQUEST_SECONDS = 60.0
+SILENCE = f"{RUN}/silence"
+"""A pipe that nobody writes to."""
 
 _FORCE = (
-    # systemd's last sweep spares processes whose name begins with an @. The shell waits by itself: a `sleep` would be
-    # swept away, and the reset would come in the midst of a shutdown that goes well.
+    # systemd's last sweep spares processes whose name begins with an @. The shell waits by itself, for what nobody ever
+    # says: a `sleep` would be swept away, and the reset would come in the midst of a shutdown that goes well; and a
+    # child that has ended and is not waited for keeps the sweep waiting in vain, twice for DefaultTimeoutStopSec.
     "exec -a @careen-forced-reboot bash -c '"
-    "exec 9<> <(:); read -r -t {seconds} -u 9; kexec -u 2>/dev/null; sync & read -r -t 5 -u 9; "
+    "exec 9<>{silence}; read -r -t {seconds} -u 9; kexec -u 2>/dev/null; sync & read -r -t 5 -u 9; "
     "echo 1 >/proc/sys/kernel/sysrq; echo b >/proc/sysrq-trigger; exec systemctl reboot --force --force'"
 )
 
@@ -22,7 +28,8 @@ _FORCE = (
 class Rebooter:
     """Reboots by systemd's own path. forced_after: seconds after which the machine is reset by force."""
 
-    def __init__(self, commands: Commands, forced_after: int) -> None:
+    def __init__(self, root: Root, commands: Commands, forced_after: int) -> None:
+        self._root = root
         self._commands = commands
         self._forced_after = forced_after
 
@@ -52,5 +59,10 @@ class Rebooter:
         properties = (
             "DefaultDependencies=no", "IgnoreOnIsolate=yes", "KillMode=none", "SendSIGKILL=no", "Type=exec",
         )  # fmt: skip
+        silence = self._root.at(SILENCE)
+        silence.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkfifo(silence, 0o600)
+        script = _FORCE.format(silence=SILENCE, seconds=self._forced_after)
         argv = ["systemd-run", "--quiet", f"--unit={FORCED_UNIT}", *(f"--property={entry}" for entry in properties)]
-        return self._commands.run([*argv, "/bin/bash", "-c", _FORCE.format(seconds=self._forced_after)])
+        return self._commands.run([*argv, "/bin/bash", "-c", script])
