@@ -56,9 +56,7 @@ class Rebooter:
 
     def _run_unit(self) -> Answer:
         # Without the default dependencies the shutdown does not stop it.
-        properties = (
-            "DefaultDependencies=no", "IgnoreOnIsolate=yes", "KillMode=none", "SendSIGKILL=no", "Type=exec",
-        )  # fmt: skip
+        properties = ("DefaultDependencies=no", "IgnoreOnIsolate=yes", "Type=exec")
         silence = self._root.at(SILENCE)
         silence.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileExistsError):
