@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from dataclasses import asdict, dataclass, field
@@ -24,7 +25,7 @@ _CARD_RESET = 0x20
 
 @dataclass(frozen=True)
 class Memory:
-    """Names of panics: those there before this boot, and those there now."""
+    """Panics, by the hash of what was said: those there before this boot, and those there now."""
 
     boot: str = ""
     before: list[str] = field(default_factory=list)
@@ -38,7 +39,7 @@ def find_reset(root: Root, memory: Path, boot_id: str) -> Reset | None:
     Raises OSError.
     """
     known = _load(memory)
-    # systemd may move a panic from store to store while this boot lasts: its name stays.
+    # systemd may move a panic from store to store while this boot lasts: what it says stays.
     now = sorted(set(_read_panics(root)))
     before = known.before if known.boot == boot_id else known.now
     if (found := Memory(boot_id, before, now)) != known:
@@ -49,14 +50,14 @@ def find_reset(root: Root, memory: Path, boot_id: str) -> Reset | None:
 
 
 def _read_panics(root: Root) -> list[str]:
-    """Names of the kept kernel messages that end in a panic."""
+    """Hashes of the kept kernel messages that end in a panic. Their names are used again and again by some stores."""
     found = []
     for place in _PLACES:
         folder = root.at(place)
         for path in sorted(folder.rglob("dmesg-*")) if folder.is_dir() else ():
             try:
-                if path.is_file() and path.read_bytes()[:64].startswith(b"Panic"):
-                    found.append(path.name)
+                if path.is_file() and (data := path.read_bytes()).startswith(b"Panic"):
+                    found.append(hashlib.sha256(data).hexdigest())
             except OSError as error:
                 logger.warning("%s can't be read: %s", path, error)
     return found
