@@ -280,6 +280,7 @@ def test_plan_says_what_comes_next_and_who_waits(
     agent_api: Callable[[str], Api],
     lock: str,
     repository: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     create_nodes(admin, [node_manifest(name, "zone-a") for name in ("m1", "m2", "m3")])
     for name in ("m1", "m2", "m3"):
@@ -305,10 +306,13 @@ def test_plan_says_what_comes_next_and_who_waits(
     assert reasons == {"m1": "Staging", "m2": "WavePending", "m3": "AgentMissing"}
     code, output, _ = careen("plan", "os")
     assert code == 0
-    assert f"rollout 1-{DIGEST.removeprefix('sha256:')[:12]} to 2.0.0 would begin" in output
+    digest = DIGEST.removeprefix("sha256:")[:12]
+    assert f"rollout 1-{digest} to 2.0.0 (sha256:{digest}) would begin" in output
     assert "wave rest begins when wave canary is done: m1" in output
     admin.patch(f"{OURS}/updatepolicies/os", {"spec": {"release": {"version": "9.0.0"}}})
     assert "has no release 9.0.0; it has 2.0.0" in careen("plan", "os")[1]
+    monkeypatch.delenv("CAREEN_TRUST_ROOT")
+    assert "the operator has not looked the release up yet; --trust-root FILE" in careen("plan", "os")[1]
 
 
 def core_time(admin: Api) -> str:

@@ -9,25 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from careen.cli.target import (
-    TRUST_ROOT,
     AsJson,
     CommandError,
     ContextName,
     Kubeconfig,
     Namespace,
     ReleaseCache,
-    TrustRoot,
     call,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from rich.console import Group
 
-    from careen.control.signed import SignedFinder
     from careen.core.forecast import Forecast, WaveOutlook
-    from careen.core.releases import Lookup, ReleaseKey
+    from careen.core.releases import Lookup
     from careen.core.snapshot import Policy
     from careen.kube.session import Session
 
@@ -38,7 +35,15 @@ def show_plan(
     *,
     as_json: AsJson = False,
     namespace: Namespace = None,
-    trust_root: TrustRoot = TRUST_ROOT,
+    trust_root: Annotated[
+        Path | None,
+        typer.Option(
+            "--trust-root",
+            envvar="CAREEN_TRUST_ROOT",
+            help="File with the root.json to look the release up with, from here. Default: what the operator found.",
+            dir_okay=False,
+        ),
+    ] = None,
     release_cache: ReleaseCache = None,
     kubeconfig: Kubeconfig = None,
     context: ContextName = None,
@@ -67,15 +72,13 @@ async def forecast_policy(
 ) -> tuple[Forecast, float]:
     """The forecast, and the API server's time that it is for. CommandError when there is no such policy.
 
-    namespace: of the install; None: careen-system. trust_root: file that releases are trusted by. release_cache: folder
-    for signed metadata; None: the user's.
+    namespace: of the install; None: careen-system. trust_root: file with the root.json by which the release is looked
+    up; None: what the operator has found counts. release_cache: folder for signed metadata; None: the user's.
     """
     from dataclasses import replace
 
     from careen.api.meta import NAMESPACE
     from careen.cli.fleet import read_facts, read_objects, server_now
-    from careen.control.settings import default_cache
-    from careen.control.signed import SignedFinder
     from careen.core.assemble import assemble
     from careen.core.forecast import foresee
 
@@ -84,26 +87,31 @@ async def forecast_policy(
     if name not in policies:
         raise CommandError(f"there is no UpdatePolicy {name}; there are: {', '.join(sorted(policies)) or 'none'}")
     objects, facts = await read_facts(session, reading, namespace or NAMESPACE)
-    finder = SignedFinder(trust_root, release_cache or default_cache(), lambda: server_now(session))
-    facts = replace(facts, releases=await _resolve(policies[name], finder))
+    lookup = await _look_up(policies[name], trust_root, release_cache, lambda: server_now(session))
+    facts = replace(facts, releases={policies[name].release_key: lookup})
     now = server_now(session)
     return foresee(assemble(objects, facts), name, now), now
 
 
-async def _resolve(policy: Policy, finder: SignedFinder) -> Mapping[ReleaseKey, Lookup]:
-    """The policy's release as the operator would find it, where its rollout does not say already."""
+async def _look_up(policy: Policy, trust_root: Path | None, cache: Path | None, clock: Callable[[], float]) -> Lookup:
+    """The policy's release: looked up as the operator does it, or as the operator has made it known."""
+    from careen.api.reasons import Reason
     from careen.control.releases import explain_fault
-    from careen.core.releases import Lookup
-    from careen.core.rollouts import is_current
+    from careen.control.settings import default_cache
+    from careen.control.signed import SignedFinder
+    from careen.core.releases import Fault, Lookup
+    from careen.core.resolution import recall_lookup
     from careen.release.errors import ReleaseError
 
-    if policy.rollout is not None and is_current(policy, policy.rollout, None):
-        return {}
+    known = recall_lookup(policy)
+    if trust_root is None:
+        asks = "the operator has not looked the release up yet; --trust-root FILE looks it up from here"
+        return known or Lookup(fault=Fault(str(Reason.RELEASE_UNRESOLVED), asks))
     try:
-        finding = await finder.find(policy.release_key)
+        finding = await SignedFinder(trust_root, cache or default_cache(), clock).find(policy.release_key)
     except ReleaseError as error:
-        return {policy.release_key: Lookup(fault=explain_fault(error))}
-    return {policy.release_key: Lookup(finding.release)}
+        return Lookup(known.release if known is not None else None, fault=explain_fault(error))
+    return Lookup(finding.release)
 
 
 def describe_forecast(forecast: Forecast) -> dict[str, Any]:
@@ -116,6 +124,7 @@ def describe_forecast(forecast: Forecast) -> dict[str, Any]:
 
     return {
         "policy": forecast.policy,
+        "channel": forecast.channel,
         "rollout": encode_rollout(forecast.rollout) if forecast.rollout is not None else None,
         "begins": forecast.begins,
         "unresolved": forecast.unresolved.message if forecast.unresolved is not None else None,
@@ -170,10 +179,12 @@ def _headline(forecast: Forecast) -> str:
     if rollout is None:
         fault = forecast.unresolved
         return f"{forecast.policy}: {fault.message if fault is not None else 'no rollout'}"
+    from careen.core.resolution import describe_release
+
+    to = f"{forecast.policy}: rollout {rollout.id} to {describe_release(forecast.channel, rollout.release)}"
     if forecast.begins:
-        return f"{forecast.policy}: rollout {rollout.id} to {rollout.release.version} would begin"
-    halted = f", halted after {rollout.failed} failures" if rollout.halted_at is not None else ""
-    return f"{forecast.policy}: rollout {rollout.id} to {rollout.release.version}{halted}"
+        return f"{to} would begin"
+    return f"{to}, halted after {rollout.failed} failures" if rollout.halted_at is not None else to
 
 
 def _judge(wave: WaveOutlook, now: float) -> str:

@@ -17,6 +17,7 @@ LOOKUP_SECONDS = 180.0
 """How long a lookup may take in all; each of its requests has a deadline of its own in the client."""
 MOST_AT_ONCE = 8
 MAX_ROOT_BYTES = 1 << 20
+REMEDY = "--trust-root or CAREEN_TRUST_ROOT gives the operator the file with the repository's first root.json"
 
 
 class SignedFinder:
@@ -52,15 +53,12 @@ class SignedFinder:
 def read_trust_root(path: Path | None) -> bytes:
     """The trusted root.json. TrustError that says what to do when there is none."""
     if path is None:
-        raise TrustError(
-            "there is no trust root, so no release can be checked: "
-            "give the operator --trust-root or CAREEN_TRUST_ROOT, the file with the repository's first root.json"
-        )
+        raise TrustError(f"there is no trust root, so no release can be checked: {REMEDY}")
     try:
         with path.open("rb") as file:
             data = file.read(MAX_ROOT_BYTES + 1)
     except OSError as error:
-        raise TrustError(f"the trust root {path} can't be read: {error.strerror or error}") from error
+        raise TrustError(f"the trust root {path} can't be read: {error.strerror or error}; {REMEDY}") from error
     if not data or len(data) > MAX_ROOT_BYTES:
         raise TrustError(f"the trust root {path} has {len(data)} bytes; allowed: 1 to {MAX_ROOT_BYTES}")
     return data

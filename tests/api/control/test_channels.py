@@ -106,7 +106,7 @@ def follow(stage, shop, tmp_path):
     async def make(count, *, trust=True):
         async with stage(count, operator=False) as scene:
             options = ["--resolve-seconds", "1", "--release-cache", str(tmp_path / "cache")]
-            options += ["--trust-root", str(shop.trust_root)] if trust else []
+            options += ["--trust-root", str(shop.trust_root if trust else tmp_path / "nowhere.json")]
             scene.fleet.start_operator(identity="one", program=("-m", "careen", "operator", *options))
             yield scene
 
@@ -220,6 +220,13 @@ async def test_what_does_not_suit_a_machine_is_refused_by_name(follow, shop) -> 
         await scene.edit_policy(release={"channel": "edge"})
         assert "has no channel edge; it has foreign, high" in await resolved(scene, "ReleaseUnavailable")
         assert not scene.order("node-1")
+
+
+async def test_without_a_trust_root_the_policy_says_what_is_missing(follow, shop) -> None:
+    shop.publish("2.0.0", "stable")
+    async with follow(1, trust=False) as scene:
+        await follow_channel(scene, shop)
+        assert "--trust-root or CAREEN_TRUST_ROOT" in await resolved(scene, "TrustFailed")
 
 
 async def read_events(scene, reason):
