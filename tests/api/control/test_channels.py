@@ -198,7 +198,7 @@ async def test_a_channel_that_moves_back_waits_until_people_allow_it(follow, sho
         shop.point("0.9.0", "stable")
         await scene.until(lambda: scene.note("node-1").get("reason") == "DowngradeRefused", "the note says it")
         assert "0.9.0 is older than 2.0.0" in scene.note("node-1")["message"]
-        assert scene.condition("Waiting")["reason"] == "DowngradeRefused"
+        await scene.until(lambda: scene.condition("Waiting").get("reason") == "DowngradeRefused", "Waiting says it")
         assert scene.version("node-1") == "2.0.0"
         await scene.edit_policy(release={"allowDowngrade": True})
         await completes(scene, "0.9.0", 2)
