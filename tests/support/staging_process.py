@@ -20,6 +20,7 @@ import aiohttp
 
 # What a whole agent has loaded, so that the peak is an agent's.
 import careen.agent.app
+from careen.agent.memory import limit_arenas
 from careen.agent.staging.stage import Wanted, stage_release
 from careen.disk.image import open_passive, open_slot
 from careen.disk.types import SlotName
@@ -62,6 +63,7 @@ def kill_some(job: dict[str, Any]) -> int:
 
 def main() -> None:
     """Do the job, and tell what came of it as JSON."""
+    limit_arenas()
     job = json.loads(Path(sys.argv[1]).read_bytes())
     killed = kill_some(job) if job.get("kills") else 0
     began = time.monotonic()

@@ -13,6 +13,7 @@ from careen import __version__
 from careen.kube.session import Session
 
 from .host import Host
+from .memory import limit_arenas
 from .runner import Exit, Settings, run_agent
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Options:
 
 def run_process(options: Options) -> Exit | None:
     """Run the agent; None if SIGTERM or SIGINT ended it. Raises OSError, DiskError, ConfigError."""
+    limit_arenas()
     return asyncio.run(_run(options))
 
 

@@ -8,6 +8,7 @@ import mmap
 import os
 import stat
 import struct
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -38,6 +39,9 @@ class BlockFile:
         self.size = size
         self.sector_size = sector_size
         self._fd = fd
+        # Kept, since getting a megabyte from the kernel anew costs as much as reading it.
+        self._buffer: mmap.mmap | None = None
+        self._guard = threading.Lock()
 
     @classmethod
     def open(
@@ -161,11 +165,14 @@ class BlockFile:
         except OSError:
             return None
         try:
-            with mmap.mmap(-1, span) as buffer:
-                got = os.preadv(fd, [buffer], start)
+            with self._guard:
+                if self._buffer is None or len(self._buffer) < span:
+                    self._buffer = mmap.mmap(-1, span)
+                with memoryview(self._buffer) as view, view[:span] as room:
+                    got = os.preadv(fd, [room], start)
                 if got < offset + length - start:
                     return None
-                return buffer[offset - start : offset - start + length]
+                return self._buffer[offset - start : offset - start + length]
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
                 return None

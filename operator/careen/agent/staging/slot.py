@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 
-from careen.disk.types import DiskError
+from careen.disk.types import DiskError, DiskIoError
 from careen.release.bootblock import BOOT_BLOCK_BYTES, BootBlock, decode_boot_block
 from careen.release.errors import ReleaseInvalidError, VerityError
 from careen.release.manifest import Image
 from careen.release.verity import check_tree, count_tree_bytes
 
 from .fault import StageError
-from .leaves import BLOCK_BYTES, LEAF_BYTES, hash_part, parts_of
+from .leaves import BLOCK_BYTES, LEAF_BYTES, hash_blocks, hash_part, parts_of
 from .media import Source, Target
-
-READ_BYTES = 1 << 20
+from .survey import read_ahead
 
 
 def read_boot_block(slot: Source) -> BootBlock | None:
@@ -40,16 +39,21 @@ def write_boot_block(slot: Target, block: BootBlock | None) -> None:
 def hash_slot(slot: Source, size: int) -> str:
     """sha256 of the first `size` bytes as they are on the medium, hex. Raises DiskError."""
     hasher = hashlib.sha256()
-    for offset in range(0, size, READ_BYTES):
-        hasher.update(slot.read_back(offset, min(READ_BYTES, size - offset)))
+    for _, data in read_ahead(slot, 0, size):
+        if isinstance(data, DiskIoError):
+            raise data
+        hasher.update(data)
     return hasher.hexdigest()
 
 
-def check_slot(slot: Source, image: Image) -> str | None:
-    """Why the slot does not hold the image, or None if it does: read from the medium. Raises DiskError."""
+def check_slot(slot: Source, image: Image, known: str | None = None) -> str | None:
+    """Why the slot does not hold the image, or None if it does: read from the medium. Raises DiskError.
+
+    known: sha256 of the image, for a caller who has read all of it from the medium and written nothing since.
+    """
     if image.size + BOOT_BLOCK_BYTES > slot.size:
         return f"the slot has {slot.size} bytes; the image needs {image.size + BOOT_BLOCK_BYTES}"
-    if (found := hash_slot(slot, image.size)) != image.sha256:
+    if (found := known or hash_slot(slot, image.size)) != image.sha256:
         return f"the slot reads back with the sha256 {found}; signed: {image.sha256}"
     tree = slot.read_back(image.data_blocks * BLOCK_BYTES, image.tree_bytes)
     try:
@@ -76,15 +80,22 @@ def read_leaves(slot: Source) -> bytes:
 
 
 def _read_tree(slot: Source, block: BootBlock) -> bytes | None:
-    length = count_tree_bytes(block.data_blocks)
-    if block.data_blocks * BLOCK_BYTES + length > slot.size:
+    """The leaves in the slot's hash tree, if they belong to its root hash."""
+    length = block.data_blocks * LEAF_BYTES
+    end = block.data_blocks * BLOCK_BYTES + count_tree_bytes(block.data_blocks)
+    padded = length + -length % BLOCK_BYTES
+    if block.data_blocks == 1 or end > slot.size:
         return None
     try:
-        data = slot.read(block.data_blocks * BLOCK_BYTES, length)
-        leaves = check_tree(data, block.data_blocks, bytes.fromhex(block.verity_root))
-    except (VerityError, DiskError):
+        # The leaves are the last level, and all that is read of the tree: memory is dear while all indexes are held.
+        level = slot.read(end - padded, padded)
+    except DiskError:
         return None
-    return leaves[: block.data_blocks * LEAF_BYTES]
+    leaves, root = level[:length], bytes.fromhex(block.verity_root)
+    while len(level) > LEAF_BYTES:
+        level = hash_blocks(level)
+        level += bytes(-len(level) % BLOCK_BYTES) if len(level) > LEAF_BYTES else b""
+    return leaves if level == root else None
 
 
 def require_room(slot: Source, image: Image) -> None:

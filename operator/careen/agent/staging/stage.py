@@ -18,11 +18,12 @@ from careen.release.verity import check_tree
 
 from .fault import StageError
 from .frames import FrameFetcher, FrameTable, unpack
-from .leaves import BLOCK_BYTES, hash_part, parts_of
+from .leaves import BLOCK_BYTES
 from .local import Copier, Sources
 from .media import Source, Target
 from .plan import BlockPlan, Kind, plan_blocks
 from .slot import check_slot, read_leaves, require_room, write_boot_block
+from .survey import SLICE_BLOCKS, Survey
 from .transfer import Deadlines, Transfer
 from .writer import SlotWriter
 
@@ -88,23 +89,33 @@ class _Staging:
         """The whole of it."""
         image = self._image
         require_room(self._target, image)
-        tree = await self._fetch_unpacked_tree()
-        leaves = check_tree_of(image, tree)
-        plan = await self._plan(leaves)
-        await self._write(plan, leaves, tree)
+        # Index and plan are let go of before the tree is read back: an agent has little memory.
+        known = await self._fill()
         await in_thread(self._writer.finish)
-        if fault := await in_thread(check_slot, self._target, image):
+        if fault := await in_thread(check_slot, self._target, image, known):
             raise StageError("Disk", fault)
         await in_thread(write_boot_block, self._target, self._wanted.boot)
         logger.info("staged %s: %s, %d bytes written", self._wanted.boot.version, self._moved, self._writer.written)
+
+    async def _fill(self) -> str | None:
+        """Bring the slot to hold the image; the hash of the whole image if it was there already."""
+        tree = await self._fetch_unpacked_tree()
+        leaves = check_tree_of(self._image, tree)
+        survey = Survey(self._target, leaves)
+        plan = await self._plan(leaves, survey)
+        return await self._write(plan, leaves, tree, survey)
 
     async def _fetch_unpacked_tree(self) -> bytes:
         image = self._image
         data = await self._transfer.fetch_file(image.tree)
         return unpack(data, image.tree_bytes, image.tree.path)
 
-    async def _plan(self, leaves: bytes) -> BlockPlan:
-        passive = await self._hash_passive()
+    async def _plan(self, leaves: bytes, survey: Survey) -> BlockPlan:
+        blocks = self._image.data_blocks
+        # As it is on the medium: a page cache may know better.
+        for first in range(0, blocks, SLICE_BLOCKS):
+            await in_thread(survey.read, first, min(SLICE_BLOCKS, blocks - first))
+        passive = survey.take_leaves()
         booted = b""
         if self._booted is not None and passive != leaves:
             try:
@@ -116,21 +127,14 @@ class _Staging:
         self._note(replace(self._moved, skipped=skipped * BLOCK_BYTES))
         return plan
 
-    async def _hash_passive(self) -> bytes:
-        """Leaves of what the passive slot holds now, as it is on the medium: a page cache may know better."""
-        parts, bad = [], 0
-        for first, count in parts_of(self._image.data_blocks):
-            part, bad = await in_thread(hash_part, self._target, first, count, bad=bad)
-            parts.append(part)
-        return b"".join(parts)
-
-    async def _write(self, plan: BlockPlan, leaves: bytes, tree: bytes) -> None:
+    async def _write(self, plan: BlockPlan, leaves: bytes, tree: bytes, survey: Survey) -> str | None:
+        """Write what is missing; the hash of the whole image if nothing was."""
         tree_block = self._image.data_blocks
         same_tree = await in_thread(self._holds_tree, tree)
         if same_tree:
             self._note(replace(self._moved, skipped=self._moved.skipped + len(tree)))
         if same_tree and plan.count(Kind.KEEP) == len(plan):
-            return
+            return survey.finish(tree)
         # From here on the slot holds neither the old release nor the new one.
         await in_thread(write_boot_block, self._target, None)
         await self._copy(plan, leaves)
@@ -142,6 +146,7 @@ class _Staging:
             # Last, since blocks of the old image in its place are sources for copies.
             await in_thread(self._writer.put, tree_block, tree)
             self._note(replace(self._moved, fetched=self._moved.fetched + len(tree)))
+        return None
 
     async def _copy(self, plan: BlockPlan, leaves: bytes) -> None:
         copier = Copier(plan, leaves, Sources(self._target, self._booted), self._writer)
