@@ -8,6 +8,7 @@ import shutil
 import stat
 import struct
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_the_same_tree_gives_the_same_bytes(tmp_path: Path, kind: Any) -> None:
             "LC_ALL": "C",
             "PYTHONPATH": str(Path("operator").resolve()),
         }
-        subprocess.run(["python3", "-c", command], check=True, cwd=tmp_path / "elsewhere", env=environment)
+        subprocess.run([sys.executable, "-c", command], check=True, cwd=tmp_path / "elsewhere", env=environment)
     finally:
         os.umask(old_umask)
     assert read_all(out) == read_all(tmp_path / "a")
