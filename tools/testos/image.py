@@ -13,20 +13,21 @@ from careen.release.build import IMAGE_NAME, Build, build_release
 from careen.release.manifest import ReleaseDocument, digest_document, parse_document
 from careen.release.repository import DOCUMENT_NAME
 
+from .agent import build_agent
 from .cache import digest_inputs, keep
 from .debian import HERE, PackageSet
 from .ramdisk import build_ramdisks
-from .tree import PRODUCT, Flavor
+from .tree import PRODUCT, Flavor, enable
 from .tree import build_tree as build_usr
-from .variant import Variant, apply, copy_tree
+from .variant import AGENT_UNIT, TRIAL_TIMER, Variant, apply, copy_tree
 
 MIB = 1 << 20
-FILESYSTEM_BYTES = {Flavor.SMALL: 192 * MIB, Flavor.FULL: 480 * MIB}
+FILESYSTEM_BYTES = {Flavor.SMALL: 256 * MIB, Flavor.FULL: 560 * MIB}
 """Size of the file system: the same for all versions, so that blocks of two versions can lie in the same places."""
-SLOT_BYTES = {Flavor.SMALL: 200 * MIB, Flavor.FULL: 496 * MIB}
+SLOT_BYTES = {Flavor.SMALL: 264 * MIB, Flavor.FULL: 576 * MIB}
 """Size of the slots of a machine."""
 ARCHITECTURE = "x86_64"
-CAPABILITIES: tuple[str, ...] = ()
+CAPABILITIES = ("trial-timer",)
 _LEVELS = {Flavor.SMALL: 3, Flavor.FULL: 9}
 _SOURCES = Path(careen.release.__file__).parent
 
@@ -81,13 +82,19 @@ def build_image(
     """The image of a version, from the cache if it is there. Needs root and Debian 12 to build it."""
     tree = build_usr(packages, flavor)
     ramdisks = build_ramdisks(tree.root, tree.key)
-    key = digest_inputs(tree.key, ramdisks.name, variant.name, flavor, Path(__file__), HERE / "variant.py", *_sources())
+    agent = build_agent()
+    key = digest_inputs(
+        tree.key, ramdisks.name, agent.name, variant.name, flavor, Path(__file__), HERE / "variant.py", *_sources()
+    )
 
     def build(folder: Path) -> None:
         # Beside the trees, since hard links do not cross file systems.
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".variant-") as scratch:
             usr = Path(scratch) / "usr"
             copy_tree(tree.usr, usr)
+            copy_tree(agent / "usr", usr)
+            enable(usr, AGENT_UNIT, "multi-user.target")
+            enable(usr, TRIAL_TIMER, "sysinit.target")
             apply(variant, usr)
             wanted = Build(
                 usr,

@@ -29,6 +29,7 @@ class Fault(StrEnum):
 
 
 AGENT_UNIT = "careen-agent.service"
+TRIAL_TIMER = "careen-trial.timer"
 _UNHEALTHY = "[Unit]\nDescription=Fails\n[Service]\nType=oneshot\nExecStart=/bin/false\n"
 _CRASHING = "[Service]\nExecStart=\nExecStart=/bin/false\n"
 
@@ -81,8 +82,8 @@ def replace(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def copy_tree(usr: Path, target: Path) -> None:
-    """A copy of a tree that shares its files by hard links."""
-    shutil.copytree(usr, target, symlinks=True, copy_function=_link)
+    """Copy a tree, over another one if there is one, by hard links to its files."""
+    shutil.copytree(usr, target, symlinks=True, copy_function=_link, dirs_exist_ok=True)
 
 
 def _link(source: str, target: str) -> None:
