@@ -19,7 +19,7 @@ _NOT_IN_IT = ("control", "core", "gateway", "sandbox", "sim")
 
 
 def build_agent() -> Path:
-    """A folder of the cache with `usr/`, what an image gets for the agent. Raises TestOsError if that can't be built."""
+    """A folder of the cache with `usr/`, what an image gets for the agent. Raises TestOsError if that fails."""
     package = Path(careen.__file__).parent
     rooms = [path for path in sorted(package.iterdir()) if path.name not in (*_NOT_IN_IT, "__pycache__")]
     key = digest_inputs(ARTIFACT, TOP / "requirements.lock", Path(__file__), *rooms)

@@ -15,8 +15,8 @@ SECURITY = "bookworm-security"
 EPOCH_SECONDS = 1_000_000_000
 PACKAGES = (
     "systemd-sysv", "udev", "kmod", "dbus", "python3", "kexec-tools", "cryptsetup-bin", "iproute2", "busybox-static",
+    "systemd-boot-efi",
 )  # fmt: skip
-KERNEL = "linux-image-cloud-amd64"
 BUILD_SECONDS = 1200.0
 _OPTIONS = (
     "--mode=root", "--variant=minbase", '--aptopt=Acquire::Retries "3"',
@@ -32,6 +32,13 @@ class PackageSet(StrEnum):
     """Those of the Debian release, without security updates but for the kernel."""
     SECURITY = "security"
     """The same packages with all security updates."""
+    GENERIC = "generic"
+    """With all security updates, and the kernel for all hardware: the cloud kernel has no driver of a watchdog."""
+
+    @property
+    def kernel(self) -> str:
+        """The package that names the kernel's package."""
+        return "linux-image-amd64" if self is PackageSet.GENERIC else "linux-image-cloud-amd64"
 
 
 class TestOsError(Exception):
@@ -51,7 +58,9 @@ def build_root(packages: PackageSet) -> Path:
     Needs root. Raises TestOsError when packages can't be had.
     """
     preferences = write_preferences(packages, read_lock(packages))
-    return keep(f"root-{packages}", digest_inputs(preferences, _HOOK, *PACKAGES, *_OPTIONS), _Builder(packages))
+    return keep(
+        f"root-{packages}", digest_inputs(preferences, packages.kernel, _HOOK, *PACKAGES, *_OPTIONS), _Builder(packages)
+    )
 
 
 class _Builder:
@@ -62,7 +71,7 @@ class _Builder:
         with tempfile.NamedTemporaryFile("w", suffix=".pref") as preferences:
             preferences.write(write_preferences(self._packages, read_lock(self._packages)))
             preferences.flush()
-            _mmdebstrap(folder, Path(preferences.name))
+            _mmdebstrap(folder, Path(preferences.name), self._packages)
         found = subprocess.run(
             ["dpkg-query", f"--admindir={folder}/root/var/lib/dpkg", "-W", "-f", "${Package} ${Version}\n"],
             capture_output=True, text=True, check=True, timeout=60,
@@ -83,7 +92,7 @@ def write_preferences(packages: PackageSet, versions: dict[str, str]) -> str:
     """What apt is to prefer: the versions written down, where it finds them, else those of the set."""
     stanzas = [f"Package: {name}\nPin: version {version}\nPin-Priority: 1001" for name, version in versions.items()]
     if packages is PackageSet.BASE:
-        # The same kernel in both sets: a new kernel changes every module, which no security update of a week does.
+        # The same kernel in both sets: a new kernel changes every module, which the security updates of a week do not.
         kernel = f"Package: linux-image-*\nPin: release n={SECURITY}\nPin-Priority: 990"
         stanzas += [kernel, f"Package: *\nPin: release n={SECURITY}\nPin-Priority: -1"]
     return "\n\n".join(stanzas) + "\n"
@@ -102,14 +111,19 @@ def find_sources() -> list[str]:
     return [f"deb {found[suite]} {suite} main" for suite in (SUITE, SECURITY)]
 
 
-def _mmdebstrap(folder: Path, preferences: Path) -> None:
+def _mmdebstrap(folder: Path, preferences: Path, packages: PackageSet) -> None:
     command = [
         "mmdebstrap", *_OPTIONS, f"--include={','.join(PACKAGES)}",
         f'--setup-hook=mkdir -p "$1/etc/apt/preferences.d" && cp {preferences} "$1/etc/apt/preferences.d/pins.pref"',
         f"--customize-hook={_HOOK}",
         SUITE, str(folder / "root"), *find_sources(),
     ]  # fmt: skip
-    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "SOURCE_DATE_EPOCH": str(EPOCH_SECONDS), "LC_ALL": "C"}
+    environment = {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        "LC_ALL": "C",
+        "SOURCE_DATE_EPOCH": str(EPOCH_SECONDS),
+        "KERNEL_PACKAGE": packages.kernel,
+    }
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, env=environment, timeout=BUILD_SECONDS

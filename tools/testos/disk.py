@@ -15,6 +15,7 @@ from careen.disk.table import open_table, read_slots
 from careen.disk.types import ROOT_TYPE, USR_TYPE, Entry, SlotName
 from careen.release.bootblock import BOOT_BLOCK_BYTES
 
+from .esp import ESP_BYTES, make_esp
 from .image import SLOT_BYTES, OsImage
 
 MIB = 1 << 20
@@ -35,10 +36,17 @@ class Identity:
     """Files of /etc/careen by name: the agent's settings, kubeconfig and trust root."""
 
 
-def make_disk(path: Path, image: OsImage, identity: Identity, *, root_bytes: int = ROOT_BYTES) -> None:
-    """Make the disk of a new machine with `image` in slot A. Raises FileExistsError if `path` exists."""
+def make_disk(
+    path: Path, image: OsImage, identity: Identity, *, root_bytes: int = ROOT_BYTES, uefi_words: str | None = None
+) -> None:
+    """Make the disk of a new machine with `image` in slot A. Raises FileExistsError if `path` exists.
+
+    uefi_words: command line of the kernel, for a machine that boots by systemd-boot; None: there is no boot loader.
+    """
     slot_bytes = SLOT_BYTES[image.flavor]
+    esp = (NewPartition(1, ESP_TYPE, uuid4(), "EFI-SYSTEM", ESP_BYTES),) if uefi_words is not None else ()
     partitions = (
+        *esp,
         NewPartition(3, USR_TYPE, SlotName.A.guid, SlotName.A.label, slot_bytes, FIRST_SLOT_ATTRIBUTES),
         NewPartition(4, USR_TYPE, SlotName.B.guid, SlotName.B.label, slot_bytes),
         NewPartition(6, OEM_TYPE, uuid4(), "OEM", OEM_BYTES),
@@ -48,6 +56,10 @@ def make_disk(path: Path, image: OsImage, identity: Identity, *, root_bytes: int
     install(path, SlotName.A, image)
     with tempfile.TemporaryDirectory() as scratch:
         _write(path, _find(path, "OEM").start, _make_oem(Path(scratch), identity).read_bytes())
+        if uefi_words is not None:
+            made = Path(scratch) / "esp"
+            make_esp(made, image, uefi_words)
+            _write(path, _find(path, "EFI-SYSTEM").start, made.read_bytes())
     _format_root(path)
 
 

@@ -37,6 +37,7 @@ class OsImage:
     """A built image."""
 
     variant: Variant
+    packages: PackageSet
     flavor: Flavor
     folder: Path
     """Folder of the cache that holds its files."""
@@ -108,7 +109,7 @@ def build_image(
             )
             build_release(wanted, folder)
 
-    return OsImage(variant, flavor, keep(f"image-{packages}-{flavor}-{variant.name}", key, build))
+    return OsImage(variant, packages, flavor, keep(f"image-{packages}-{flavor}-{variant.name}", key, build))
 
 
 def _sources() -> list[Path]:

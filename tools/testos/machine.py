@@ -22,6 +22,8 @@ START_SECONDS = 30.0
 FIRMWARE = Path("/usr/share/OVMF")
 HOST_ADDRESS = "10.0.2.2"
 """Where a machine sees the loopback of its host."""
+WORDS = "console=ttyS0 quiet panic=5 mitigations=off net.ifnames=0 systemd.show_status=0 systemd.debug_shell=ttyS1"
+"""Command line of every kernel."""
 
 
 @dataclass(frozen=True)
@@ -187,10 +189,7 @@ class Machine:
         return command + (self._boot_by_uefi() if options.uefi else self._boot_by_loader())
 
     def _boot_by_loader(self) -> list[str]:
-        words = (
-            "console=ttyS0 quiet panic=5 mitigations=off net.ifnames=0 systemd.show_status=0 "
-            f"systemd.debug_shell=ttyS1 {self.options.words}"
-        )
+        words = f"{WORDS} {self.options.words}"
         kernel, initrd = self._loader.kernel, self._loader.initrd
         return ["-kernel", str(kernel), "-initrd", str(initrd), "-append", words.strip()]
 

@@ -25,7 +25,7 @@ from .cache import print_report
 from .disk import Identity, install, make_disk
 from .image import OsImage, build_loader
 from .kubelet import ConsoleKubelet
-from .machine import HOST_ADDRESS, Machine, MachineOptions
+from .machine import HOST_ADDRESS, WORDS, Machine, MachineOptions
 
 POLICY = "os"
 RENEW_SECONDS = 20.0
@@ -102,15 +102,15 @@ class Site:
 
         settings: more of the agent's environment, such as CAREEN_AGENT_KEXEC.
         """
+        options = options or MachineOptions()
         machine_id = hashlib.sha256(name.encode()).hexdigest()[:32]
         create_nodes(self.api, [node_manifest(name, "zone-a", machine_id=machine_id)])
         disk = self.workspace.path / f"{name}.img"
-        make_disk(disk, image, Identity(machine_id, self._identify(name, settings or {})))
+        words = f"{WORDS} {options.words}" if options.uefi else None
+        make_disk(disk, image, Identity(machine_id, self._identify(name, settings or {})), uefi_words=words)
         if passive is not None:
             install(disk, SlotName.B, passive)
-        machine = Machine(
-            name, disk, build_loader(), folder=self.workspace.path, logs=self.logs, options=options or MachineOptions()
-        )
+        machine = Machine(name, disk, build_loader(), folder=self.workspace.path, logs=self.logs, options=options)
         kubelet = ConsoleKubelet(self.sandbox.cluster.api, machine.console, name, machine_id)
         kubelet.start()
         self._members[name] = _Member(machine, kubelet)
@@ -154,6 +154,10 @@ class Site:
     def wait_reported(self, name: str, seconds: float) -> None:
         """Wait until a machine's agent has said what runs."""
         self._wait(name, lambda status: bool(status.get("bootID")), "reported", seconds)
+
+    def wait_boot(self, name: str, last: str, seconds: float) -> dict[str, Any]:
+        """Wait until a machine's agent reports another boot than `last`; returns the Node's status."""
+        return self._wait(name, lambda status: status.get("bootID") not in (None, "", last), "booted anew", seconds)
 
     def wait_phase(self, name: str, phases: tuple[str, ...], version: str, seconds: float) -> dict[str, Any]:
         """Wait until a machine's order for a version is in one of these phases; returns the Node's status."""

@@ -25,10 +25,10 @@ _NOT_NEEDED = (
     "lib/x86_64-linux-gnu/libperl*", "lib/udev/hwdb*", "lib/apt", "bin/apt*", "lib/x86_64-linux-gnu/libapt*",
     "lib/x86_64-linux-gnu/gconv", "share/zoneinfo", "share/bash-completion", "share/zsh", "share/common-licenses",
     "share/keyrings", "lib/python3.11/test", "lib/python3.11/idlelib", "lib/python3.11/lib2to3",
-    "lib/python3.11/pydoc_data", "lib/python3.11/distutils", "lib/valgrind", "lib/x86_64-linux-gnu/libdb-5*",
-    "lib/x86_64-linux-gnu/libsqlite3*", "lib/xen-4.17", "lib/initramfs-tools", "share/initramfs-tools",
-    "lib/x86_64-linux-gnu/libstdc++*", "bin/lto-dump*", "games", "include", "src", "local", "share/doc",
-    "share/man", "share/info", "share/locale", "share/lintian",
+    "lib/python3.11/pydoc_data", "lib/python3.11/distutils", "lib/valgrind", "lib/systemd/boot",
+    "lib/x86_64-linux-gnu/libdb-5*", "lib/x86_64-linux-gnu/libsqlite3*", "lib/xen-4.17", "lib/initramfs-tools",
+    "share/initramfs-tools", "lib/x86_64-linux-gnu/libstdc++*", "bin/lto-dump*", "games", "include", "src", "local",
+    "share/doc", "share/man", "share/info", "share/locale", "share/lintian",
 )  # fmt: skip
 """What no test needs of a small image; each megabyte costs time in every test under software emulation."""
 _GENERATORS = ("systemd-debug-generator",)

@@ -3,7 +3,7 @@
 # pull in a maker of initramfs images that nobody needs here.
 set -eu
 export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
-meta=linux-image-cloud-amd64
+meta=$KERNEL_PACKAGE
 package=$(apt-cache depends --no-recommends --no-suggests $meta | sed -n 's/^ *Depends: *\(linux-image-[0-9].*\)$/\1/p')
 version=$(apt-cache policy $meta | sed -n 's/^ *Candidate: *//p')
 folder=$(mktemp -d)
