@@ -86,6 +86,7 @@ def test_comes_back_from_a_broken_system_and_halts_the_rollout(site: Site, fault
     wait_up(machine, "1", A, "firmware")
     status = site.wait_phase(NAME, ENDED, "3", COMMIT_SECONDS)
     assert (status["step"]["phase"], status["booted"]) == ("RolledBack", "A"), status
+    assert [found["cause"] for found in status["rejected"]] == ["Panic"], status
     halted = site.wait_condition("Halted", COMMIT_SECONDS)
     assert NAME in halted["message"], halted
     slots = read_slots(machine.disk)

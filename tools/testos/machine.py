@@ -19,6 +19,7 @@ from .serial import Console
 from .shell import Shell
 
 START_SECONDS = 30.0
+CRASH_BYTES = 1 << 20
 FIRMWARE = Path("/usr/share/OVMF")
 HOST_ADDRESS = "10.0.2.2"
 """Where a machine sees the loopback of its host."""
@@ -48,6 +49,8 @@ class MachineOptions:
     processors: int = 2
     words: str = ""
     """Added to the kernel's command line."""
+    crash_memory: bool = True
+    """Whether it has memory (ERST) in which a panicking kernel leaves its last words over a reset."""
     watchdog: bool = False
     """Whether it has a hardware watchdog (i6300esb), which resets it."""
     faults: tuple[BlockFault, ...] = ()
@@ -184,6 +187,9 @@ class Machine:
             "-netdev", f"user,id=net{forwards}", "-device", "virtio-net-pci,netdev=net,romfile=",
             "-blockdev", json.dumps(self._block_device()), "-device", "virtio-blk-pci,drive=disk",
         ]  # fmt: skip
+        if options.crash_memory:
+            memory = f"memory-backend-file,id=erst,mem-path={self._socket('erst')},size={CRASH_BYTES},share=on"
+            command += ["-object", memory, "-device", "acpi-erst,memdev=erst"]
         if options.watchdog:
             command += ["-device", "i6300esb", "-action", "watchdog=reset"]
         return command + (self._boot_by_uefi() if options.uefi else self._boot_by_loader())
