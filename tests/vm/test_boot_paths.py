@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from testos.machine import MachineOptions
-from testos.site import Site
 
 from careen.disk.table import read_slots
 from careen.disk.types import SlotName
+from testos.machine import MachineOptions
+from testos.site import Site
 
 from .conftest import image, wait_up
 from .test_rollouts import COMMIT_SECONDS, ENDED, NAME, STAGE_SECONDS, site
