@@ -67,10 +67,11 @@ def test_kexecs_into_the_new_system_and_boots_it_by_the_firmware_too(site: Site)
 def test_boots_the_new_system_by_the_firmware(site: Site) -> None:
     start(site)
     site.ask_for("2", boot={"method": "Firmware"})
+    staged = site.wait_phase(NAME, ("Staged", "Activating", *ENDED), "2", STAGE_SECONDS)
+    assert staged["bootDecision"]["method"] == "Firmware", staged
     wait_up(site[NAME], "2", B, "firmware")
     status = site.wait_phase(NAME, ENDED, "2", COMMIT_SECONDS)
     assert (status["step"]["phase"], status["booted"], status["bootMethod"]) == ("Committed", "B", "Firmware"), status
-    assert status["bootDecision"]["method"] == "Firmware"
     chosen = preview(site[NAME].disk)
     assert chosen is not None
     assert chosen.label == "USR-B"

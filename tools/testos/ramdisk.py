@@ -13,7 +13,9 @@ from .debian import HERE, TestOsError
 from .kernel import read_modules
 
 DISK_MODULES = ("virtio_pci", "virtio_blk")
-INITRD_MODULES = (*DISK_MODULES, "dm_verity", "overlay", "erofs", "ext4", "virtio_net", "i6300esb", "softdog")
+INITRD_MODULES = (*DISK_MODULES, "dm_verity", "overlay", "erofs", "ext4", "virtio_net", "i6300esb")
+SOFTDOG = "softdog"
+"""Loaded only when the command line asks for it: a machine has one watchdog or none."""
 LOADER_MODULES = (*DISK_MODULES, "ext4", "erofs")
 FILES = HERE / "files"
 _APPLETS = (
@@ -37,7 +39,7 @@ def build_ramdisks(root: Path, root_key: str) -> Path:
 
 
 def _make_initrd(root: Path) -> Archive:
-    archive = _make_base(root, INITRD_MODULES, "initrd.sh")
+    archive = _make_base(root, (*INITRD_MODULES, SOFTDOG), "initrd.sh", asked_for=SOFTDOG)
     archive.add_file("lib/reset.sh", (FILES / "reset.sh").read_bytes())
     _add_program(archive, root, "usr/sbin/veritysetup")
     return archive
@@ -51,7 +53,7 @@ def _make_loader(root: Path) -> Archive:
     return archive
 
 
-def _make_base(root: Path, modules: tuple[str, ...], script: str) -> Archive:
+def _make_base(root: Path, modules: tuple[str, ...], script: str, *, asked_for: str = "") -> Archive:
     archive = Archive()
     archive.add_file("init", (FILES / script).read_bytes(), 0o755)
     archive.add_file("lib/common.sh", (FILES / "common.sh").read_bytes())
@@ -63,7 +65,8 @@ def _make_base(root: Path, modules: tuple[str, ...], script: str) -> Archive:
     paths = _order_modules(root, modules)
     for path in paths:
         archive.add_file(f"lib/modules/{path.name}", path.read_bytes())
-    archive.add_file("lib/modules/order", "".join(f"{path.name}\n" for path in paths).encode())
+    order = [path.name for path in paths if path.stem != asked_for]
+    archive.add_file("lib/modules/order", "".join(f"{name}\n" for name in order).encode())
     return archive
 
 

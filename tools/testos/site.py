@@ -155,6 +155,15 @@ class Site:
         """Wait until a machine's agent has said what runs."""
         self._wait(name, lambda status: bool(status.get("bootID")), "reported", seconds)
 
+    def wait_progress(self, name: str, seconds: float) -> dict[str, Any]:
+        """Wait until a machine has written some of a release; returns the Node's status."""
+
+        def begun(status: dict[str, Any]) -> bool:
+            progress = (status.get("step") or {}).get("progress") or {}
+            return any(progress.get(key) for key in ("bytesReused", "bytesFetched", "bytesSkipped"))
+
+        return self._wait(name, begun, "writing a release", seconds)
+
     def wait_boot(self, name: str, last: str, seconds: float) -> dict[str, Any]:
         """Wait until a machine's agent reports another boot than `last`; returns the Node's status."""
         return self._wait(name, lambda status: status.get("bootID") not in (None, "", last), "booted anew", seconds)

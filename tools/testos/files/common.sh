@@ -15,8 +15,15 @@ give_up() {
 # The value of a word of the kernel command line: word_of careen.slot
 word_of() { sed -n "s/^\(.* \)\{0,1\}$1=\([^ ]*\).*$/\2/p" /proc/cmdline; }
 
+# With its parameters from the command line, which only modprobe would look for: load_module watchdog.ko
+load_module() {
+    parameters=$(tr ' ' '\n' < /proc/cmdline | sed -n "s/^${1%.ko}\.//p")
+    # Unquoted: each of them is a word.
+    insmod "/lib/modules/$1" $parameters || say "module $1 was refused"
+}
+
 load_modules() {
-    while read -r module; do insmod "/lib/modules/$module" || say "module $module was refused"; done < /lib/modules/order
+    while read -r module; do load_module "$module"; done < /lib/modules/order
 }
 
 # The device of the partition with a label: find_partition USR-A

@@ -16,6 +16,8 @@ exec < /dev/console > /dev/console 2>&1
 
 say "started"
 load_modules
+# A watchdog for machines without one, when the command line has softdog.soft_margin=SECONDS.
+[ -z "$(word_of softdog.soft_margin)" ] || load_module softdog.ko
 
 slot=$(word_of careen.slot)
 hash=$(word_of careen.usrhash)

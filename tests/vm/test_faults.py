@@ -1,0 +1,103 @@
+"""What goes wrong in the new system, or before it: the machine ends on a system that works, and says why."""
+
+from __future__ import annotations
+
+import pytest
+
+from careen.disk.table import read_slots
+from careen.disk.types import SlotName
+from testos.debian import PackageSet
+from testos.image import OsImage, build_image
+from testos.machine import MachineOptions
+from testos.site import Site
+from testos.variant import Fault, Variant
+
+from .conftest import BOOT_SECONDS, image, wait_up
+from .test_rollouts import COMMIT_SECONDS, ENDED, NAME, STAGE_SECONDS, site
+
+A, B = SlotName.A, SlotName.B
+DEADMAN_SECONDS = 900.0
+"""How long the timer of a trial and two attempts may take."""
+WATCHDOG_SECONDS = 120
+__all__ = ["site"]
+
+
+def start(site: Site, first: OsImage, options: MachineOptions | None = None, **settings: str) -> None:
+    """Switch the machine on, with `first` in slot A, and wait for its agent."""
+    site.add_machine(NAME, first, options, settings=settings).start()
+    wait_up(site[NAME], "1", A, "firmware")
+    site.wait_reported(NAME, COMMIT_SECONDS)
+
+
+def expect_return(site: Site, seconds: float) -> dict[str, object]:
+    """Wait until the machine has given 3 up; it then runs 1, and any reset boots it."""
+    status = site.wait_phase(NAME, ENDED, "3", seconds)
+    assert (status["step"]["phase"], status["booted"]) == ("RolledBack", "A"), status
+    slots = read_slots(site[NAME].disk)
+    assert str(slots.a.attributes) == "P1 T0 S1"
+    assert not slots.b.attributes.bootable
+    return status
+
+
+@pytest.mark.parametrize("fault", [Fault.NO_AGENT, Fault.AGENT_CRASHES])
+def test_the_trial_timer_ends_a_system_without_an_agent(site: Site, fault: Fault) -> None:
+    site.publish(image("3", fault))
+    start(site, image("1"))
+    site.ask_for("3")
+    wait_up(site[NAME], "3", B, "kexec")
+    site[NAME].console.wait_for("not marked good in time", DEADMAN_SECONDS)
+    wait_up(site[NAME], "1", A, "firmware")
+    expect_return(site, 3 * DEADMAN_SECONDS)
+
+
+def test_an_unhealthy_system_is_left(site: Site) -> None:
+    site.publish(image("3", Fault.UNHEALTHY))
+    start(site, image("1"))
+    site.ask_for("3")
+    wait_up(site[NAME], "3", B, "kexec")
+    wait_up(site[NAME], "1", A, "firmware")
+    status = expect_return(site, COMMIT_SECONDS)
+    assert [found["cause"] for found in status["rejected"]] == ["LocalGate"], status  # type: ignore[attr-defined]
+
+
+def test_a_software_watchdog_ends_a_hang(site: Site) -> None:
+    site.publish(image("3", Fault.HANG))
+    start(site, image("1"), MachineOptions(words="softdog.soft_margin=60 systemd.watchdog_sec=60"))
+    site.ask_for("3")
+    site[NAME].console.wait_for("OS fault: hang", STAGE_SECONDS + BOOT_SECONDS)
+    wait_up(site[NAME], "1", A, "firmware")
+    expect_return(site, DEADMAN_SECONDS)
+
+
+@pytest.mark.short
+def test_a_hardware_watchdog_that_survives_the_kexec_ends_a_hang(site: Site) -> None:
+    first, hanging = (
+        build_image(variant, packages=PackageSet.GENERIC) for variant in (Variant("1"), Variant("3", Fault.HANG))
+    )
+    site.publish(hanging)
+    options = MachineOptions(watchdog=True, words="watchdog.stop_on_reboot=0")
+    start(site, first, options, CAREEN_AGENT_WATCHDOG_SECONDS=str(WATCHDOG_SECONDS))
+    site.ask_for("3")
+    staged = site.wait_phase(NAME, ("Staged", "Activating", *ENDED), "3", STAGE_SECONDS)
+    assert staged["bootDecision"]["deadman"] == "HardwareWatchdog", staged
+    site[NAME].console.wait_for("OS fault: hang", BOOT_SECONDS)
+    wait_up(site[NAME], "1", A, "firmware")
+    expect_return(site, DEADMAN_SECONDS)
+
+
+@pytest.mark.short
+def test_goes_on_after_power_cuts(site: Site) -> None:
+    start(site, image("1"))
+    machine = site[NAME]
+    site.ask_for("2")
+    site.wait_progress(NAME, STAGE_SECONDS)
+    machine.cut_power()
+    machine.start()
+    wait_up(machine, "1", A, "firmware")
+    wait_up(machine, "2", B, "kexec")
+    # Up, but nobody has said that it is good: the next boot is the old system's, and one more attempt is made.
+    machine.cut_power()
+    machine.start()
+    wait_up(machine, "1", A, "firmware")
+    status = site.wait_phase(NAME, ENDED, "2", DEADMAN_SECONDS)
+    assert (status["step"]["phase"], status["booted"]) == ("Committed", "B"), status
