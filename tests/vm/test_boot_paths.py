@@ -23,8 +23,7 @@ def start(site: Site, options: MachineOptions) -> None:
     site.wait_reported(NAME, COMMIT_SECONDS)
 
 
-@pytest.mark.short
-@pytest.mark.parametrize("method", ["Kexec", "Firmware"])
+@pytest.mark.parametrize("method", [pytest.param("Kexec", marks=pytest.mark.short), "Firmware"])
 def test_systemd_boot_counts_its_entries(site: Site, method: str) -> None:
     start(site, MachineOptions(uefi=True))
     site.ask_for("2", boot={"method": method})

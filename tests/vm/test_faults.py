@@ -50,6 +50,7 @@ def test_the_trial_timer_ends_a_system_without_an_agent(site: Site, fault: Fault
     expect_return(site, 3 * DEADMAN_SECONDS)
 
 
+@pytest.mark.short
 def test_an_unhealthy_system_is_left(site: Site) -> None:
     site.publish(image("3", Fault.UNHEALTHY))
     start(site, image("1"))

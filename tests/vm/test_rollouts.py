@@ -63,7 +63,6 @@ def test_kexecs_into_the_new_system_and_boots_it_by_the_firmware_too(site: Site)
     assert site.status(NAME)["bootMethod"] == "Firmware"
 
 
-@pytest.mark.short
 def test_boots_the_new_system_by_the_firmware(site: Site) -> None:
     start(site)
     site.ask_for("2", boot={"method": "Firmware"})
