@@ -15,13 +15,21 @@ from testos.debian import TestOsError
 from testos.disk import Identity, install, make_disk
 from testos.image import Loader, OsImage, build_image, build_loader
 from testos.machine import Machine, MachineOptions
+from testos.site import Site
 from testos.variant import Fault, Variant
 
 HERE = Path(__file__).parent
 BOOT_SECONDS = 300.0
 """How long a machine may take from its reset until its OS is up: ten times what it takes on two idle processors, three
 times what it takes on two that are busy with other things."""
-TEST_SECONDS = 1800
+STAGE_SECONDS = 600.0
+"""How long it may take from a policy until its release is on the passive slot."""
+COMMIT_SECONDS = 300.0
+"""How long it may take from a system that is up until the policy knows what became of it."""
+TEST_SECONDS = 3600
+NAME = "vm-1"
+ENDED = ("Committed", "RolledBack", "Failed")
+"""Phases in which an order is done with."""
 
 MakeMachine = Callable[..., Machine]
 
@@ -85,6 +93,24 @@ def make_machine(loader: Loader, workspace: Workspace) -> Iterator[MakeMachine]:
             return machine
 
         yield make
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A cluster without machines yet. Releases 1 and 2 are good; tests call a broken one 3."""
+    with Site() as made:
+        made.publish(image("1"))
+        made.publish(image("2"), "stable")
+        yield made
+
+
+def start(site: Site, first: OsImage | None = None, options: MachineOptions | None = None, **settings: str) -> Machine:
+    """Switch a machine on, with version 1 in slot A, and wait for its agent. settings: of the agent's environment."""
+    machine = site.add_machine(NAME, first or image("1"), options, settings=settings)
+    machine.start()
+    wait_up(machine, "1", SlotName.A, "firmware")
+    site.wait_reported(NAME, COMMIT_SECONDS)
+    return machine
 
 
 def image(version: str, fault: Fault | None = None) -> OsImage:

@@ -9,23 +9,14 @@ from careen.disk.types import SlotName
 from testos.machine import MachineOptions
 from testos.site import Site
 
-from .conftest import image, wait_up
-from .test_rollouts import COMMIT_SECONDS, ENDED, NAME, STAGE_SECONDS, site
+from .conftest import COMMIT_SECONDS, ENDED, NAME, STAGE_SECONDS, start, wait_up
 
 A, B = SlotName.A, SlotName.B
-__all__ = ["site"]
-
-
-def start(site: Site, options: MachineOptions) -> None:
-    """Switch the machine on, with 1 in slot A, and wait for its agent."""
-    site.add_machine(NAME, image("1"), options).start()
-    wait_up(site[NAME], "1", A, "firmware")
-    site.wait_reported(NAME, COMMIT_SECONDS)
 
 
 @pytest.mark.parametrize("method", [pytest.param("Kexec", marks=pytest.mark.short), "Firmware"])
 def test_systemd_boot_counts_its_entries(site: Site, method: str) -> None:
-    start(site, MachineOptions(uefi=True))
+    start(site, options=MachineOptions(uefi=True))
     site.ask_for("2", boot={"method": method})
     wait_up(site[NAME], "2", B, method.lower())
     status = site.wait_phase(NAME, ENDED, "2", STAGE_SECONDS)
@@ -37,7 +28,7 @@ def test_systemd_boot_counts_its_entries(site: Site, method: str) -> None:
 
 @pytest.mark.short
 def test_lockdown_is_seen_before_the_drain(site: Site) -> None:
-    start(site, MachineOptions(words="lockdown=integrity"))
+    start(site, options=MachineOptions(words="lockdown=integrity"))
     decision = site.status(NAME)["bootDecision"]
     assert decision["method"] == "Firmware", decision
     assert "lockdown" in decision["message"].lower(), decision

@@ -7,26 +7,17 @@ import pytest
 from careen.disk.table import read_slots
 from careen.disk.types import SlotName
 from testos.debian import PackageSet
-from testos.image import OsImage, build_image
+from testos.image import build_image
 from testos.machine import MachineOptions
 from testos.site import Site
 from testos.variant import Fault, Variant
 
-from .conftest import BOOT_SECONDS, image, wait_up
-from .test_rollouts import COMMIT_SECONDS, ENDED, NAME, STAGE_SECONDS, site
+from .conftest import BOOT_SECONDS, COMMIT_SECONDS, ENDED, NAME, STAGE_SECONDS, image, start, wait_up
 
 A, B = SlotName.A, SlotName.B
 DEADMAN_SECONDS = 900.0
 """How long the timer of a trial and two attempts may take."""
 WATCHDOG_SECONDS = 120
-__all__ = ["site"]
-
-
-def start(site: Site, first: OsImage, options: MachineOptions | None = None, **settings: str) -> None:
-    """Switch the machine on, with `first` in slot A, and wait for its agent."""
-    site.add_machine(NAME, first, options, settings=settings).start()
-    wait_up(site[NAME], "1", A, "firmware")
-    site.wait_reported(NAME, COMMIT_SECONDS)
 
 
 def expect_return(site: Site, seconds: float) -> dict[str, object]:
@@ -42,7 +33,7 @@ def expect_return(site: Site, seconds: float) -> dict[str, object]:
 @pytest.mark.parametrize("fault", [Fault.NO_AGENT, Fault.AGENT_CRASHES])
 def test_the_trial_timer_ends_a_system_without_an_agent(site: Site, fault: Fault) -> None:
     site.publish(image("3", fault))
-    start(site, image("1"))
+    start(site)
     site.ask_for("3")
     wait_up(site[NAME], "3", B, "kexec")
     site[NAME].console.wait_for("not marked good in time", DEADMAN_SECONDS)
@@ -53,7 +44,7 @@ def test_the_trial_timer_ends_a_system_without_an_agent(site: Site, fault: Fault
 @pytest.mark.short
 def test_an_unhealthy_system_is_left(site: Site) -> None:
     site.publish(image("3", Fault.UNHEALTHY))
-    start(site, image("1"))
+    start(site)
     site.ask_for("3")
     wait_up(site[NAME], "3", B, "kexec")
     wait_up(site[NAME], "1", A, "firmware")
@@ -63,7 +54,7 @@ def test_an_unhealthy_system_is_left(site: Site) -> None:
 
 def test_a_software_watchdog_ends_a_hang(site: Site) -> None:
     site.publish(image("3", Fault.HANG))
-    start(site, image("1"), MachineOptions(words="softdog.soft_margin=60 systemd.watchdog_sec=60"))
+    start(site, options=MachineOptions(words="softdog.soft_margin=60 systemd.watchdog_sec=60"))
     site.ask_for("3")
     site[NAME].console.wait_for("OS fault: hang", STAGE_SECONDS + BOOT_SECONDS)
     wait_up(site[NAME], "1", A, "firmware")
@@ -88,7 +79,7 @@ def test_a_hardware_watchdog_that_survives_the_kexec_ends_a_hang(site: Site) -> 
 
 @pytest.mark.short
 def test_goes_on_after_power_cuts(site: Site) -> None:
-    start(site, image("1"))
+    start(site)
     machine = site[NAME]
     site.ask_for("2")
     site.wait_progress(NAME, STAGE_SECONDS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from careen.disk.boot import preview
@@ -12,38 +10,14 @@ from careen.disk.types import SlotName
 from testos.site import Site
 from testos.variant import Fault
 
-from .conftest import BOOT_SECONDS, image, wait_up
+from .conftest import BOOT_SECONDS, COMMIT_SECONDS, ENDED, NAME, STAGE_SECONDS, image, start, wait_up
 
 A, B = SlotName.A, SlotName.B
-STAGE_SECONDS = 600.0
-"""How long staging may take, from the policy on."""
-COMMIT_SECONDS = 300.0
-"""How long it may take from a system that is up until the policy knows."""
-NAME = "vm-1"
-ENDED = ("Committed", "RolledBack", "Failed")
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    """A cluster with no machines yet, and with release 1 to 3: 3 is broken in the way that a test says."""
-    with Site() as made:
-        made.publish(image("1"))
-        made.publish(image("2"), "stable")
-        yield made
-
-
-def start(site: Site) -> None:
-    """Switch the machine on, with 1 in slot A, and wait for its agent."""
-    machine = site.add_machine(NAME, image("1"))
-    machine.start()
-    wait_up(machine, "1", A, "firmware")
-    site.wait_reported(NAME, COMMIT_SECONDS)
 
 
 @pytest.mark.short
 def test_kexecs_into_the_new_system_and_boots_it_by_the_firmware_too(site: Site) -> None:
-    start(site)
-    machine = site[NAME]
+    machine = start(site)
     before = site.status(NAME)["bootID"]
     site.ask_for("2")
     staged = site.wait_phase(NAME, ("Staged", "Activating", *ENDED), "2", STAGE_SECONDS)
@@ -79,8 +53,7 @@ def test_boots_the_new_system_by_the_firmware(site: Site) -> None:
 @pytest.mark.parametrize("fault", [pytest.param(Fault.PANIC, marks=pytest.mark.short), Fault.INIT_EXITS])
 def test_comes_back_from_a_broken_system_and_halts_the_rollout(site: Site, fault: Fault) -> None:
     site.publish(image("3", fault))
-    start(site)
-    machine = site[NAME]
+    machine = start(site)
     site.ask_for("3")
     machine.console.wait_for("Kernel panic", STAGE_SECONDS + BOOT_SECONDS)
     wait_up(machine, "1", A, "firmware")
