@@ -61,6 +61,7 @@ sim: setup ## The model test over SEEDS seeds (default 100000)
 	@$(BIN)/python -m careen.sim --seeds $(SEEDS)
 
 bench: setup ## Figures of docs/benchmarks.md, measured on this machine
+	@tools/packages bench
 	@$(BIN)/python -m bench $(ARGS)
 
 crds: setup ## Write crds/ and docs/metrics.md from the models and metrics

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 
-from . import handover, planning, staging
+from . import delta, handover, planning, staging
 
 
 def bench_handover() -> list[str]:
@@ -44,10 +44,25 @@ def bench_staging() -> list[str]:
     ]
 
 
+def bench_delta() -> list[str]:
+    """A Debian base system to its security update."""
+    found, mb = delta.measure(), 1e6
+    frames = "exactly the frames of the new blocks" if found.exact else "NOT exactly the frames of the new blocks"
+    ours = found.index + found.frames
+    lines = [f"image {found.image / mb:.1f} MB, {found.full / mb:.1f} MB as one zstd stream"]
+    lines.append(f"{found.missing} of {found.blocks} blocks are new; staged in {found.seconds:.1f} s")
+    lines.append(f"careen  {ours / mb:6.2f} MB, {found.share:.1%} of the full image")
+    lines.append(f"        index {found.index / mb:.2f} MB, frames {found.frames / mb:.2f} MB, {frames}")
+    lines.append(f"casync  {found.casync / mb:6.2f} MB, {found.casync / found.full:.1%}")
+    lines.append(f"xdelta3 {found.xdelta / mb:6.2f} MB, {found.xdelta / found.full:.1%}, one patch for this pair alone")
+    return lines
+
+
 BENCHES: dict[str, Callable[[], list[str]]] = {
     "planning": bench_planning,
     "handover": bench_handover,
     "staging": bench_staging,
+    "delta": bench_delta,
 }
 
 
