@@ -19,6 +19,7 @@ from careen.agent.linux import bootfiles
 from careen.agent.linux.health import HealthSettings
 from careen.agent.linux.host import LinuxHost
 from careen.agent.linux.root import Answer
+from careen.agent.linux.sdboot import LOADER_INFO
 from careen.agent.linux.settings import LinuxSettings
 from careen.agent.record import Journal, OpenOrder, Stage
 from careen.agent.staging.fault import StageError
@@ -350,6 +351,39 @@ async def test_the_booted_slot_is_started_again_without_the_words_of_a_trial(
 
 
 @pytest.fixture
+def esp(machine: FakeMachine) -> Path:
+    """The machine boots slot A by systemd-boot; the ESP has the kernel of an older release of slot B."""
+    machine.write(LOADER_INFO, b"\x06\0\0\0" + "systemd-boot 252\0".encode("utf-16-le"))
+    machine.mount("254:0 /usr ext4 /dev/mapper/usr", "252:1 /efi vfat /dev/vda1")
+    machine.write("/efi/loader/entries/careen-A.conf", "title careen A\nsort-key careen\nversion 1\n")
+    machine.write("/efi/careen/b/vmlinuz", b"an older kernel")
+    machine.write("/efi/careen/b/entry", "version 2\noptions careen.slot=B careen.usrhash=0\n")
+    return machine.root.at("/efi")
+
+
+async def test_what_the_boot_loader_missed_at_the_arming_is_told_before_the_reboot_or_there_is_none(
+    host: LinuxHost, machine: FakeMachine, esp: Path, slot_tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    hold(machine, B, document())
+    await journal(host)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copyfileobj", full)
+        with pytest.raises(DiskError, match="No space left"):
+            await host.arm(B, "Kexec")
+        with pytest.raises(RebootError, match="No space left"):
+            await host.request_reboot("Kexec", B)
+        assert ran(machine, "systemctl kexec") == []
+    assert not (esp / "careen/b/vmlinuz").exists()
+    await host.request_reboot("Kexec", B)
+    assert (esp / "careen/b/vmlinuz").read_bytes() == KERNEL
+    assert f"careen.usrhash={ROOT_HASH}" in (esp / "careen/b/entry").read_text()
+    assert ran(machine, "systemctl kexec") == ["systemctl kexec"]
+
+
+@pytest.fixture
 def trial(bare: FakeMachine) -> FakeMachine:
     """A machine that runs slot B on trial."""
     bare.add_disk("vda", attributes={"USR-B": TRIAL})
@@ -372,6 +406,28 @@ async def test_a_trial_is_judged_by_systemd_and_marked_good(trial: FakeMachine, 
         asked = len(trial.commands.ran)
         assert (await host.look()).unhealthy is None
         assert len(trial.commands.ran) == asked
+
+
+async def test_a_trial_is_only_good_with_its_own_kernel_on_the_esp(trial: FakeMachine, kexec: FakeKexec) -> None:
+    trial.write(LOADER_INFO, b"\x06\0\0\0" + "systemd-boot 252\0".encode("utf-16-le"))
+    trial.mount("254:0 /usr ext4 /dev/mapper/usr", "252:1 /efi vfat /dev/vda1")
+    trial.write("/efi/loader/entries/careen-A.conf", "version 1\n")
+    trial.write("/efi/careen/b/vmlinuz", b"an older kernel")
+    trial.write("/efi/careen/b/entry", "version 2\noptions careen.slot=B careen.usrhash=0\n")
+    trial.root.at("/usr").mkdir()
+    hold(trial, B, document())
+    async with LinuxHost(settings(), root=trial.root, commands=trial.commands, kexec=kexec) as host:
+        with pytest.raises(DiskError, match="no plain file boot/vmlinuz"):
+            await host.mark_good(B)
+        assert (attributes(trial, B), boots_next(trial)) == (TRIAL, A)
+        trial.write("/usr/boot/vmlinuz", KERNEL)
+        trial.write("/usr/boot/initrd", INITRD)
+        await host.mark_good(B)
+    assert attributes(trial, B) == Attributes(2, 0, True)
+    assert trial.root.at("/efi/careen/b/vmlinuz").read_bytes() == KERNEL
+    entry = trial.root.at("/efi/loader/entries/careen-B.conf").read_text()
+    assert f"careen.usrhash={ROOT_HASH}" in entry
+    assert "careen.order" not in entry
 
 
 async def test_only_a_steady_agent_keeps_the_timer_away(

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from careen.agent.linux import sdboot
 from careen.agent.linux.bootfiles import BootFiles
 from careen.agent.linux.discovery import find_machine
 from careen.agent.linux.loaders import ArmedBoot
 from careen.agent.linux.sdboot import LOADER_INFO, EspError, SystemdBoot, is_systemd_boot, open_esp
 from careen.agent.record import Method
 from careen.disk.types import SlotName
+from careen.release.manifest import BootFile, Image, StaticFile
+from careen.release.verity import count_tree_bytes
 
 from .conftest import FakeMachine
 
@@ -41,14 +47,38 @@ def loader(esp: Path) -> SystemdBoot:
     return SystemdBoot(opened)
 
 
-def armed(tmp_path: Path, slot: SlotName, method: Method, *, initrd: bool = True) -> ArmedBoot:
-    kernel = tmp_path / "kernel"
-    kernel.write_bytes(b"kernel of " + slot.value.encode())
-    ramdisk = tmp_path / "initrd"
-    ramdisk.write_bytes(b"initrd")
-    return ArmedBoot(
-        slot, method, "2.0.0", BootFiles(kernel, ramdisk if initrd else None), lambda how: f"quiet by={how}"
-    )
+def describe(path: str, data: bytes) -> BootFile:
+    return BootFile(path=path, length=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def armed(tmp_path: Path, slot: SlotName, method: Method, version: str = "2.0.0", *, initrd: bool = True) -> ArmedBoot:
+    """A release of its own root hash, kernel and initrd for each version."""
+    kernel, ramdisk = tmp_path / "kernel", tmp_path / "initrd"
+    kernel.write_bytes(f"kernel {version} of {slot}".encode())
+    ramdisk.write_bytes(f"initrd {version}".encode())
+    root_hash = hashlib.sha256(version.encode()).hexdigest()
+    static = StaticFile(path="files/x", length=1, sha256="00" * 32)
+    image = Image(
+        filesystem="ext4", size=4 * 4096 + count_tree_bytes(4), sha256="00" * 32, data_blocks=4, verity_root=root_hash,
+        kernel=describe("boot/vmlinuz", kernel.read_bytes()),
+        initrd=describe("boot/initrd", ramdisk.read_bytes()) if initrd else None,
+        tree=static, table=static, frames=static,
+    )  # fmt: skip
+    line = f"quiet careen.slot={slot} careen.usrhash={root_hash}"
+    files = BootFiles(kernel, ramdisk if initrd else None)
+    return ArmedBoot(slot, method, version, image, files, lambda how: f"{line} by={how}")
+
+
+def show(esp: Path, slot: SlotName) -> tuple[str, str, str]:
+    """What the slot's good entry boots: kernel, initrd and root hash."""
+    text = (esp / "loader" / "entries" / f"careen-{slot}.conf").read_text()
+    fields = dict(line.split(" ", 1) for line in text.splitlines())
+    kernel, initrd = ((esp / fields[key].lstrip("/")).read_text() for key in ("linux", "initrd"))
+    return kernel, initrd, fields["options"].split("usrhash=")[1].split()[0]
+
+
+def expected(version: str, slot: SlotName) -> tuple[str, str, str]:
+    return f"kernel {version} of {slot}", f"initrd {version}", hashlib.sha256(version.encode()).hexdigest()
 
 
 def entries(esp: Path) -> set[str]:
@@ -72,8 +102,8 @@ def choose(esp: Path) -> str:
 def test_a_trial_by_the_firmware_is_tried_once(esp: Path, loader: SystemdBoot, tmp_path: Path) -> None:
     loader.arm(armed(tmp_path, B, "Firmware"))
     text = (esp / "loader" / "entries" / "careen-B+1.conf").read_text()
-    assert "linux /careen/b/vmlinuz\ninitrd /careen/b/initrd\noptions quiet by=Firmware\n" in text
-    assert (esp / "careen" / "b" / "vmlinuz").read_bytes() == b"kernel of B"
+    assert "linux /careen/b/vmlinuz\ninitrd /careen/b/initrd\noptions quiet careen.slot=B" in text
+    assert (esp / "careen" / "b" / "vmlinuz").read_bytes() == b"kernel 2.0.0 of B"
     assert [choose(esp), choose(esp)] == ["B", "A"]
 
 
@@ -82,8 +112,8 @@ def test_marked_good_it_boots_for_ever_and_the_next_one_goes_above_it(
 ) -> None:
     loader.arm(armed(tmp_path, B, "Firmware"))
     assert choose(esp) == "B"
-    loader.commit(B)
-    loader.commit(B)
+    loader.commit(armed(tmp_path, B, "Firmware"))
+    loader.commit(armed(tmp_path, B, "Firmware"))
     assert entries(esp) == {"careen-A.conf", "careen-B.conf"}
     assert [choose(esp), choose(esp)] == ["B", "B"]
     loader.arm(armed(tmp_path, A, "Firmware"))
@@ -95,7 +125,7 @@ def test_a_trial_by_kexec_is_unknown_to_the_firmware_until_it_is_good(
 ) -> None:
     loader.arm(armed(tmp_path, B, "Kexec"))
     assert (entries(esp), choose(esp)) == ({"careen-A.conf"}, "A")
-    loader.commit(B)
+    loader.commit(armed(tmp_path, B, "Kexec"))
     assert (entries(esp), choose(esp)) == ({"careen-A.conf", "careen-B.conf"}, "B")
 
 
@@ -131,9 +161,66 @@ def test_a_full_esp_arms_nothing(
     assert not list((esp / "careen" / "b").glob("*.new"))
 
 
-def test_a_slot_whose_kernel_is_not_there_is_not_marked_good(esp: Path, loader: SystemdBoot) -> None:
-    with pytest.raises(EspError, match="no kernel of slot B"):
-        loader.commit(B)
+@pytest.fixture
+def used(esp: Path, loader: SystemdBoot, tmp_path: Path) -> Path:
+    """An ESP with history: A boots 3.0.0, and B's files are those of 2.0.0, which was committed there before."""
+    for slot, version in ((B, "2.0.0"), (A, "3.0.0")):
+        loader.arm(armed(tmp_path, slot, "Kexec", version))
+        loader.commit(armed(tmp_path, slot, "Kexec", version))
+    loader.give_up(B)
+    return esp
+
+
+@pytest.mark.parametrize("method", ["Kexec", "Firmware"])
+@pytest.mark.parametrize("at", range(4))
+def test_power_that_goes_while_arming_leaves_nothing_of_an_older_release_to_boot(
+    used: Path, loader: SystemdBoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method, at: int
+) -> None:
+    def write(name: str) -> Callable[..., None]:
+        real = getattr(sdboot, name)
+
+        def fail_at(*arguments: Any) -> None:
+            if len(done) == at:
+                raise OSError(28, "No space left on device")
+            done.append(real(*arguments))
+
+        return fail_at
+
+    done: list[None] = []
+    boot = armed(tmp_path, B, method, "4.0.0")
+    with monkeypatch.context() as patch:
+        for name in ("_install", "_write"):
+            patch.setattr(sdboot, name, write(name))
+        with suppress(EspError):
+            loader.arm(boot)
+    assert choose(used) == ("B" if method == "Firmware" and at == 4 else "A")
+    assert loader.is_armed(B, boot.image, method) is (at >= (4 if method == "Firmware" else 3))
+    # However it booted, what is marked good is what runs.
+    loader.commit(boot)
+    assert show(used, B) == expected("4.0.0", B)
+    loader.give_up(A)
+    assert choose(used) == "B"
+
+
+@pytest.mark.parametrize("name", ["entry", "vmlinuz", "initrd"])
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_what_is_not_the_signed_release_is_replaced_before_it_is_good(
+    used: Path, loader: SystemdBoot, tmp_path: Path, name: str, damage: str
+) -> None:
+    boot = armed(tmp_path, B, "Kexec", "4.0.0")
+    loader.arm(boot)
+    file = used / "careen" / "b" / name
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes().replace(b"4.0.0", b"2.0.0").replace(b"usrhash=", b"usrhash=0"))
+    assert not loader.is_armed(B, boot.image, "Kexec")
+    with pytest.raises(EspError, match="needs the slot's kernel"):
+        loader.commit(replace(boot, files=None))
+    assert "careen-B.conf" not in entries(used)
+    loader.commit(boot)
+    assert show(used, B) == expected("4.0.0", B)
+    loader.commit(replace(boot, files=None))
 
 
 def test_it_is_known_by_its_note(bare: FakeMachine) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,8 +79,19 @@ class Arming:
 
     def tell_loader(self, machine: Machine, candidate: Candidate, method: Method) -> None:
         """Let the boot loader know of the slot. Raises DiskError, OSError."""
-        files = self._copy_files(machine, candidate) if self._loader.needs_files else None
+        with self._describe(machine, candidate, method, with_files=self._loader.needs_files) as boot:
+            self._loader.arm(boot)
 
+    def commit_loader(self, machine: Machine, candidate: Candidate) -> None:
+        """Let the boot loader boot the slot from now on, which is the booted one. Raises DiskError, OSError."""
+        there = self._loader.is_armed(candidate.slot, candidate.image, "Kexec")
+        with self._describe(machine, candidate, "Firmware", with_files=not there) as boot:
+            self._loader.commit(boot)
+
+    @contextmanager
+    def _describe(
+        self, machine: Machine, candidate: Candidate, method: Method, *, with_files: bool
+    ) -> Iterator[ArmedBoot]:
         def compose(how: Method) -> str:
             try:
                 return candidate.compose(self._read_line(), how)
@@ -87,7 +99,8 @@ class Arming:
                 raise DiskError(str(error)) from error
 
         try:
-            self._loader.arm(ArmedBoot(candidate.slot, method, candidate.version, files, compose))
+            files = self._copy_files(machine, candidate) if with_files else None
+            yield ArmedBoot(candidate.slot, method, candidate.version, candidate.image, files, compose)
         finally:
             drop_boot_files(self._folder)
 

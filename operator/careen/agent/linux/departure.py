@@ -100,6 +100,7 @@ class Departure:
             if not self._kexec.is_loaded():
                 candidate = self._describe(slot, trial=True)
                 Arming(self._root, self._kexec, self.loader(machine)).load(machine, candidate)
+            self._complete_loader(machine, slot, "Kexec")
             if watchdog := self.find_lasting():
                 self.keeper = self.keeper or WatchdogKeeper(self._root, self._commands, watchdog)
                 self.keeper.arm(self._settings.watchdog_seconds)
@@ -107,13 +108,23 @@ class Departure:
             raise RebootError(f"kexec: {error}") from error
 
     def _prepare_firmware(self, machine: Machine, slot: SlotName) -> None:
-        """Tell the loader of an armed slot again: power may have gone between the table and the loader."""
         attributes = read_slots(machine.disk)[slot].attributes
         if slot is not machine.booted and attributes.priority > 0 and not attributes.successful:
-            loader = self.loader(machine)
-            if loader.needs_files:
-                candidate = self._describe(slot, trial=True)
-                Arming(self._root, self._kexec, loader).tell_loader(machine, candidate, "Firmware")
+            self._complete_loader(machine, slot, "Firmware")
+
+    def _complete_loader(self, machine: Machine, slot: SlotName, method: Method) -> None:
+        """Tell the loader of an armed slot what it missed: power may have gone, or the ESP been full, at the arming."""
+        loader = self.loader(machine)
+        if loader.needs_files:
+            candidate = self._describe(slot, trial=True)
+            if not loader.is_armed(slot, candidate.image, method):
+                Arming(self._root, self._kexec, loader).tell_loader(machine, candidate, method)
+
+    def commit(self, machine: Machine, slot: SlotName) -> None:
+        """Have the boot loader boot the booted slot from now on. Raises StageError, DiskError, OSError."""
+        loader = self.loader(machine)
+        if loader.needs_files:
+            Arming(self._root, self._kexec, loader).commit_loader(machine, self._describe(slot, trial=False))
 
     def _describe(self, slot: SlotName, *, trial: bool) -> Candidate:
         """The release in a slot, as its signed document describes it. Raises StageError."""

@@ -172,7 +172,7 @@ class LinuxHost:
 
         def change() -> None:
             machine = find_machine(self.root)
-            self._departure.loader(machine).commit(slot)
+            self._departure.commit(machine, slot)
             change_slots(machine.disk, lambda slots: commit(slots, slot, booted=machine.booted))
 
         await in_thread(change)

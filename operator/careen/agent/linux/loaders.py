@@ -13,17 +13,22 @@ from typing import Protocol
 
 from careen.agent.record import Method
 from careen.disk.types import SlotName
+from careen.release.manifest import Image
 
 from .bootfiles import BootFiles
 
 
 @dataclass(frozen=True)
 class ArmedBoot:
-    """A slot that is about to be armed. lines: make the command line for a boot by kexec or by the firmware."""
+    """A slot that is about to be armed. line: makes the command line for a boot by kexec or by the firmware.
+
+    image: what the signed document says of the slot's content.
+    """
 
     slot: SlotName
     method: Method
     version: str
+    image: Image
     files: BootFiles | None
     line: Callable[[Method], str]
 
@@ -44,8 +49,12 @@ class BootLoader(Protocol):
     def arm(self, boot: ArmedBoot) -> None:
         """After the slot is armed in the table, and again before the reboot. Raises OSError, DiskError."""
 
-    def commit(self, slot: SlotName) -> None:
-        """Before the booted slot is marked good. Raises OSError, DiskError."""
+    def is_armed(self, slot: SlotName, image: Image, method: Method) -> bool:
+        """Whether all that `arm` leaves is there, byte for byte: power may have gone in its midst."""
+        ...
+
+    def commit(self, boot: ArmedBoot) -> None:
+        """Before the booted slot is marked good; what `arm` has not left is put there. Raises OSError, DiskError."""
 
     def give_up(self, slot: SlotName) -> None:
         """Before a slot is disarmed, abandoned or invalidated. Raises OSError, DiskError."""
@@ -60,7 +69,11 @@ class GptPriority:
     def arm(self, boot: ArmedBoot) -> None:
         """Nothing: the table says all."""
 
-    def commit(self, slot: SlotName) -> None:
+    def is_armed(self, slot: SlotName, image: Image, method: Method) -> bool:  # noqa: ARG002
+        """Always: the table says all."""
+        return True
+
+    def commit(self, boot: ArmedBoot) -> None:
         """Nothing: the table says all."""
 
     def give_up(self, slot: SlotName) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -12,10 +13,13 @@ from pathlib import Path
 from uuid import UUID
 
 from careen.agent.durable import sync_directory
+from careen.agent.record import Method
 from careen.disk.table import open_table
 from careen.disk.types import DiskError, SlotName
+from careen.release.manifest import BootFile, Image
 
 from .bootfiles import mount_read_write, unmount
+from .cmdline import find_word
 from .devices import Device, read_partitions
 from .discovery import Machine
 from .loaders import ArmedBoot
@@ -64,38 +68,45 @@ class SystemdBoot:
 
         Before a boot by kexec there is no entry yet: until it is marked good, any reset must boot the other slot.
         """
-        if boot.files is None:
-            raise EspError("systemd-boot needs the slot's kernel, and the release has none")
         with self._opened() as esp:
             self._remove(esp, boot.slot)
-            folder = _files_of(esp, boot.slot)
             try:
-                folder.mkdir(parents=True, exist_ok=True)
-                _install(boot.files.kernel, folder / "vmlinuz")
-                if boot.files.initrd:
-                    _install(boot.files.initrd, folder / "initrd")
-                else:
-                    (folder / "initrd").unlink(missing_ok=True)
-                _write(folder / "entry", _describe(boot, _next_rank(esp), folder))
+                # First, so that nothing of an older release can ever be taken for this one's.
+                _clear(_files_of(esp, boot.slot))
+                text = _install_release(esp, boot)
                 if boot.method == "Firmware":
-                    _write(_entries(esp) / f"careen-{boot.slot}+1.conf", (folder / "entry").read_bytes())
+                    _write(_counted(esp, boot.slot), text)
             except OSError as error:
-                raise EspError(f"the ESP: {error.strerror or error} ({error.filename})") from error
+                raise _explain(error) from error
 
-    def commit(self, slot: SlotName) -> None:
-        """Make the slot's entry one without a count, with all its files checked to be there."""
+    def is_armed(self, slot: SlotName, image: Image, method: Method) -> bool:
+        """Whether the ESP holds this release's kernel, initrd and entry, and, for the firmware, one try of it."""
         with self._opened() as esp:
-            folder, good = _files_of(esp, slot), _entries(esp) / f"careen-{slot}.conf"
-            counted = [entry for entry in _read_entries(esp) if entry.slot is slot and entry.left is not None]
-            if not (folder / "vmlinuz").is_file():
-                raise EspError(f"the ESP holds no kernel of slot {slot}; expected: {folder / 'vmlinuz'}")
-            if counted:
-                counted[0].path.replace(good)
-            elif not good.is_file():
-                _write(good, (folder / "entry").read_bytes())
-            sync_directory(good.parent)
-            for entry in counted[1:]:
-                entry.path.unlink()
+            try:
+                text = _read_release(esp, slot, image)
+                return text is not None and (method == "Kexec" or _counted(esp, slot).read_bytes() == text)
+            except OSError:
+                return False
+
+    def commit(self, boot: ArmedBoot) -> None:
+        """Make the slot's entry one without a count, with this very release's kernel, initrd and root hash behind it.
+
+        What is missing or another release's is replaced, out of the slot that runs.
+        """
+        with self._opened() as esp:
+            try:
+                text = _read_release(esp, boot.slot, boot.image) or _install_release(esp, boot)
+                if _read_release(esp, boot.slot, boot.image) != text:
+                    raise EspError(f"the ESP does not hold what was written to {_files_of(esp, boot.slot)}")
+                good = _entries(esp) / f"careen-{boot.slot}.conf"
+                if not good.is_file() or good.read_bytes() != text:
+                    _write(good, text)
+                for entry in _read_entries(esp):
+                    if entry.slot is boot.slot and entry.left is not None:
+                        entry.path.unlink()
+                sync_directory(good.parent)
+            except OSError as error:
+                raise _explain(error) from error
 
     def give_up(self, slot: SlotName) -> None:
         """Take the slot's entries away, so that systemd-boot does not know it any more."""
@@ -112,6 +123,61 @@ class SystemdBoot:
             entry.path.unlink()
         if mine:
             sync_directory(_entries(esp))
+
+
+def _explain(error: OSError) -> EspError:
+    return EspError(f"the ESP: {error.strerror or error} ({error.filename})")
+
+
+def _clear(folder: Path) -> None:
+    """Forget a slot's files, the entry first: the others mean nothing without it."""
+    for name in ("entry", "vmlinuz", "initrd"):
+        (folder / name).unlink(missing_ok=True)
+    if folder.is_dir():
+        sync_directory(folder)
+
+
+def _install_release(esp: Path, boot: ArmedBoot) -> bytes:
+    """Copy kernel and initrd, then write the entry's text, which is returned: it vouches for the two."""
+    if boot.files is None:
+        raise EspError("systemd-boot needs the slot's kernel, and the release has none")
+    folder = _files_of(esp, boot.slot)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = _describe(boot, _next_rank(esp), folder)
+    (folder / "entry").unlink(missing_ok=True)
+    _install(boot.files.kernel, folder / "vmlinuz")
+    if boot.files.initrd:
+        _install(boot.files.initrd, folder / "initrd")
+    else:
+        (folder / "initrd").unlink(missing_ok=True)
+    _write(folder / "entry", text)
+    return text
+
+
+def _read_release(esp: Path, slot: SlotName, image: Image) -> bytes | None:
+    """The entry's text, if it names this release's root hash and the files beside it are the signed ones."""
+    folder = _files_of(esp, slot)
+    try:
+        text = (folder / "entry").read_bytes()
+    except FileNotFoundError:
+        return None
+    fields = dict(line.split(" ", 1) for line in text.decode(errors="replace").splitlines() if " " in line)
+    options = fields.get("options", "")
+    if find_word(options, "careen.usrhash") != image.verity_root or find_word(options, "careen.slot") != slot.value:
+        return None
+    expected = {"linux": (image.kernel, "vmlinuz"), "initrd": (image.initrd, "initrd")}
+    for key, (file, name) in expected.items():
+        place = f"/careen/{folder.name}/{name}" if file is not None else None
+        if fields.get(key) != place or (file is not None and not _is_file(folder / name, file)):
+            return None
+    return text
+
+
+def _is_file(path: Path, expected: BootFile) -> bool:
+    if not path.is_file() or path.stat().st_size != expected.length:
+        return False
+    with path.open("rb") as reader:
+        return hashlib.file_digest(reader, "sha256").hexdigest() == expected.sha256
 
 
 def _describe(boot: ArmedBoot, rank: int, folder: Path) -> bytes:
@@ -144,6 +210,11 @@ def _read_entries(esp: Path) -> list[Entry]:
 
 def _entries(esp: Path) -> Path:
     return esp / "loader" / "entries"
+
+
+def _counted(esp: Path, slot: SlotName) -> Path:
+    """The entry that is tried once."""
+    return _entries(esp) / f"careen-{slot}+1.conf"
 
 
 def _files_of(esp: Path, slot: SlotName) -> Path:
