@@ -1,6 +1,7 @@
 """Looking up releases in signed repositories, each lookup in a thread of its own."""
 
 import asyncio
+import hashlib
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -45,7 +46,9 @@ class SignedFinder:
 
     def _look_up(self, key: ReleaseKey) -> Finding:
         root = read_trust_root(self._trust_root)
-        client = ReleaseClient(self._cache, root, lambda: datetime.fromtimestamp(self._clock(), UTC))
+        # Policies may have repositories of their own; a machine, which has the last word, follows one.
+        cache = self._cache / hashlib.sha256(key.repository.rstrip("/").encode()).hexdigest()[:32]
+        client = ReleaseClient(cache, root, lambda: datetime.fromtimestamp(self._clock(), UTC))
         find = {"channel": client.find_channel, "version": client.find_version, "digest": client.find_digest}[key.kind]
         return read_found(key.repository, find(key.repository, key.name))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,8 +85,10 @@ class ReleaseClient:
         *,
         request_seconds: float = REQUEST_SECONDS,
     ) -> None:
-        """Take the folder for signed metadata (a sub-folder for each repository) and the trusted root.json.
+        """Take the folder for signed metadata and the trusted root.json.
 
+        What was seen at one URL holds for all: an old state of a repository is old wherever it is served. So a folder
+        is for one repository, by whatever URLs it is reached; who reads several has a folder for each.
         now: the time against which expiry is checked, with a zone; default the system's clock. request_seconds: how
         long each request may take.
         """
@@ -129,11 +130,10 @@ class ReleaseClient:
     @contextmanager
     def _open(self, repository: str) -> Iterator[_Session]:
         base = _check_repository(repository)
-        folder = self._folder / hashlib.sha256(base.encode()).hexdigest()[:32]
-        folder.mkdir(parents=True, exist_ok=True)
-        with hold_folder(folder, WAIT_SECONDS):
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with hold_folder(self._folder, WAIT_SECONDS):
             now = self._now().astimezone(UTC)
-            session = _Session(base, folder, self._root, now, Fetcher(self._request_seconds))
+            session = _Session(base, self._folder, self._root, now, Fetcher(self._request_seconds))
             session.load()
             yield session
 
