@@ -227,6 +227,17 @@ async def test_a_mirror_serves_the_files(host: ImageHost, server: ReleaseServer)
     assert (await host.look()).disk.b.digest == image(server).digest
 
 
+async def test_a_proxy_of_the_environment_serves_metadata_and_blocks(
+    machine: MachineFolder, repository: Repository, server: ReleaseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", server.url)
+    wanted = replace(image(server), repository="http://releases.invalid")
+    async with ImageHost(machine.path, repository.trust_root, deadlines=QUICK) as host:
+        await stage(host, wanted)
+        assert (await host.look()).disk.b.digest == wanted.digest
+    assert {path.partition("/")[0] for path in server.requests} == {"metadata", "targets", "files"}
+
+
 async def test_a_lost_document_is_asked_for_again(
     host: ImageHost, machine: MachineFolder, server: ReleaseServer
 ) -> None:

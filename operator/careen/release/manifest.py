@@ -15,7 +15,10 @@ from .versions import MAX_VERSION_CHARACTERS, VERSION_PATTERN
 FORMAT_VERSION = 1
 MAX_DOCUMENT_BYTES = 1 << 20
 """Longest document that is read."""
-MAX_IMAGE_BYTES = 1 << 40
+MAX_IMAGE_BYTES = 1 << 36
+"""Largest image: 64 GiB. A machine holds about 150 bytes in memory for each block while it stages."""
+MAX_FRAME_BLOCKS = 64
+"""Most blocks in a frame, 256 KiB: a machine holds whole frames in memory."""
 FRAME_BLOCKS = 16
 """Blocks in a frame: 64 KiB, the best of the sizes measured (smaller ones cost requests, larger ones bytes)."""
 
@@ -82,7 +85,7 @@ class Image(_Model):
     """The kernel to boot it with; none when it comes from elsewhere."""
     initrd: BootFile | None = None
     """The initrd to boot it with, if any."""
-    frame_blocks: Annotated[int, Field(ge=1, le=4096)] = FRAME_BLOCKS
+    frame_blocks: Annotated[int, Field(ge=1, le=MAX_FRAME_BLOCKS)] = FRAME_BLOCKS
     """Blocks of 4096 bytes in a frame; the last frame may have fewer. Default 16."""
     tree: StaticFile
     """The superblock and hash tree as on disk, compressed by zstd: the index of all blocks."""
@@ -106,6 +109,9 @@ class Image(_Model):
         needed = self.data_blocks * BLOCK_BYTES + self.tree_bytes
         if self.size != needed:
             raise ValueError(f"size is {self.size}; allowed: {needed}, the {self.data_blocks} blocks and their tree")
+        # They are fetched as a whole, into memory.
+        _check_packed("tree", self.tree, self.tree_bytes)
+        _check_packed("table", self.table, 4 * self.frame_count)
         return self
 
 
@@ -180,6 +186,16 @@ def explain_invalid(error: ValidationError) -> str:
     value = repr(first["input"])
     shown = value if len(value) <= 100 else value[:100] + "…"
     return f"{place} is {shown}: {first['msg']}"
+
+
+def longest_packed(size: int) -> int:
+    """Most bytes that zstd makes of `size` bytes."""
+    return size + size // 128 + 512
+
+
+def _check_packed(name: str, file: StaticFile, size: int) -> None:
+    if file.length > longest_packed(size):
+        raise ValueError(f"{name}.length is {file.length}; allowed: {longest_packed(size)}, as it holds {size} bytes")
 
 
 def _check_path(path: str) -> None:

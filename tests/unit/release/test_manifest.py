@@ -57,6 +57,11 @@ def test_what_a_newer_builder_adds_is_ignored(document: ReleaseDocument) -> None
         ("images.x86_64.tree.path", "/etc/shadow", "path is '/etc/shadow'; allowed: a relative path"),
         ("images.x86_64.tree.path", "files/x?y", "images.x86_64.tree.path is 'files/x"),
         ("images.x86_64.frames.length", -1, "images.x86_64.frames.length is -1"),
+        ("images.x86_64.frameBlocks", 65, "images.x86_64.frameBlocks is 65"),
+        ("images.x86_64.size", (1 << 36) + 4096, "images.x86_64.size is 68719480832"),
+        ("images.x86_64.dataBlocks", (1 << 24) + 1, "images.x86_64.dataBlocks is 16777217"),
+        ("images.x86_64.tree.length", 10**9, "tree.length is 1000000000; allowed: 21152, as it holds 20480 bytes"),
+        ("images.x86_64.table.length", 10**9, "table.length is 1000000000; allowed: 588, as it holds 76 bytes"),
         ("capabilities", ["trial timer"], "capabilities.0 is 'trial timer'"),
     ],
 )

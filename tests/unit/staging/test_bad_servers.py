@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
 import pytest
+import zstandard
 from aiohttp import web
 
 from careen.agent.staging.fault import StageError
@@ -206,6 +208,18 @@ async def test_no_server_at_all(http: aiohttp.ClientSession, serve: Serve) -> No
     server = await serve(NEW)
     await stage(http, NEW, target, "http://127.0.0.1:9", server.url)
     assert holds(target, NEW)
+
+
+async def test_an_index_that_does_not_tell_its_size_is_refused(http: aiohttp.ClientSession, serve: Serve) -> None:
+    """Memory for its whole window would be taken to unpack it."""
+    tree = NEW.image.tree
+    packed = zstandard.ZstdCompressor(write_content_size=False).compress(zstandard.decompress(NEW.files[tree.path]))
+    odd = tree.model_copy(update={"length": len(packed), "sha256": hashlib.sha256(packed).hexdigest()})
+    made = Made(NEW.whole, NEW.image.model_copy(update={"tree": odd}), NEW.boot, NEW.files | {tree.path: packed})
+    server, target = await serve(made), MemorySlot(size=1 << 20)
+    with pytest.raises(StageError, match="it does not say how much") as error:
+        await stage(http, made, target, server.url)
+    assert (error.value.fault.class_, target.writes) == ("Integrity", [])
 
 
 async def test_an_index_that_is_signed_but_wrong_is_refused(http: aiohttp.ClientSession, serve: Serve) -> None:

@@ -86,7 +86,8 @@ class Contents:
     async def open(self) -> None:
         """Get ready to fetch."""
         if self._http is None:
-            self._http = self._own_http = aiohttp.ClientSession()
+            # Proxies come from the environment, as for the signed metadata.
+            self._http = self._own_http = aiohttp.ClientSession(trust_env=True)
 
     async def close(self) -> None:
         """Close what `open` has made."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import struct
+import sys
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +14,7 @@ from itertools import accumulate
 import zstandard
 
 from careen.agent.threads import in_thread
-from careen.release.manifest import Image
+from careen.release.manifest import Image, longest_packed
 
 from .fault import StageError
 from .leaves import BLOCK_BYTES, LEAF_BYTES, hash_blocks
@@ -26,8 +26,8 @@ MAX_REQUEST_BYTES = 4 << 20
 """Longest range asked for at once."""
 IN_FLIGHT = 4
 """Requests under way at a time."""
-BATCH_FRAMES = 16
-"""Frames that are unpacked, checked and written together: 1 MiB with frames of 64 KiB."""
+BATCH_BYTES = 1 << 20
+"""How much is unpacked, checked and written together."""
 BATCH_SECONDS = 0.05
 """How long frames that came are held back for more to be written with them: a slow line would else lose them all when
 the power goes."""
@@ -40,10 +40,11 @@ class FrameTable:
         """data: the unpacked table file. Raises StageError Integrity if it does not fit the image."""
         if len(data) != 4 * image.frame_count:
             raise StageError("Integrity", f"the frame table has {len(data)} bytes; allowed: {4 * image.frame_count}")
-        self.lengths = array("L", struct.unpack(f"<{image.frame_count}I", data))
+        self.lengths = array("I", data)
+        if sys.byteorder == "big":
+            self.lengths.byteswap()
         self.offsets = array("L", accumulate(self.lengths, initial=0))
-        raw = image.frame_blocks * BLOCK_BYTES
-        longest = raw + raw // 128 + 512
+        longest = longest_packed(image.frame_blocks * BLOCK_BYTES)
         if self.offsets[-1] != image.frames.length or not all(0 < length <= longest for length in self.lengths):
             raise StageError(
                 "Integrity",
@@ -85,12 +86,13 @@ def plan_jobs(plan: BlockPlan, table: FrameTable, frame_blocks: int) -> Iterator
 def unpack(data: bytes, size: int, what: str) -> bytes:
     """What a zstd frame of exactly `size` bytes holds. Raises StageError Integrity.
 
-    The frame's own word on its size is checked first: memory would be taken for it.
+    The frame's own word on its size is checked first: memory would be taken for it, and without it for its window.
     """
     try:
         told = zstandard.frame_content_size(data)
-        if told not in (-1, size):
-            raise StageError("Integrity", f"{what} unpacks to {told} bytes; expected: {size}")
+        if told != size:
+            known = f"{told} bytes" if told >= 0 else "it does not say how much"
+            raise StageError("Integrity", f"{what} unpacks to {known}; expected: {size} bytes")
         raw = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompress(data, max_output_size=size)
     except zstandard.ZstdError as error:
         raise StageError("Integrity", f"{what} can't be unpacked: {error}") from error
@@ -112,6 +114,10 @@ class FrameFetcher:
     writer: SlotWriter
     on_blocks: Callable[[int], None]
     """Called with the number of blocks just written."""
+
+    @property
+    def _batch_frames(self) -> int:
+        return max(1, BATCH_BYTES // (self.image.frame_blocks * BLOCK_BYTES))
 
     async def run(self) -> None:
         """Fetch everything. Raises StageError; what was stored by then stays, and is found by the next staging."""
@@ -147,7 +153,7 @@ class FrameFetcher:
         batch: list[bytes] = []
         deadline = time.monotonic() + BATCH_SECONDS
         try:
-            for frame in range(job.next, min(job.end, job.next + BATCH_FRAMES)):
+            for frame in range(job.next, min(job.end, job.next + self._batch_frames)):
                 batch.append(await body.read(self.table.lengths[frame]))
                 if time.monotonic() >= deadline:
                     break

@@ -7,7 +7,7 @@ import hashlib
 from careen.disk.types import DiskError, DiskIoError
 from careen.release.bootblock import BOOT_BLOCK_BYTES, BootBlock, decode_boot_block
 from careen.release.errors import ReleaseInvalidError, VerityError
-from careen.release.manifest import Image
+from careen.release.manifest import MAX_IMAGE_BYTES, Image
 from careen.release.verity import check_tree, count_tree_bytes
 
 from .fault import StageError
@@ -73,7 +73,8 @@ def read_leaves(slot: Source) -> bytes:
     if block is not None and (leaves := _read_tree(slot, block)) is not None:
         return leaves
     parts, bad = [], 0
-    for first, count in parts_of(slot.size // BLOCK_BYTES):
+    # What lies behind is left alone: no image reaches that far.
+    for first, count in parts_of(min(slot.size, MAX_IMAGE_BYTES) // BLOCK_BYTES):
         leaves, bad = hash_part(slot, first, count, bad=bad)
         parts.append(leaves)
     return b"".join(parts)
@@ -84,7 +85,7 @@ def _read_tree(slot: Source, block: BootBlock) -> bytes | None:
     length = block.data_blocks * LEAF_BYTES
     end = block.data_blocks * BLOCK_BYTES + count_tree_bytes(block.data_blocks)
     padded = length + -length % BLOCK_BYTES
-    if block.data_blocks == 1 or end > slot.size:
+    if block.data_blocks == 1 or end > min(slot.size, MAX_IMAGE_BYTES):
         return None
     try:
         # The leaves are the last level, and all that is read of the tree: memory is dear while all indexes are held.
