@@ -1,14 +1,15 @@
 """The test machines alone: the loader honours the attributes, and whatever goes wrong in B ends in A."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from careen.disk.slots import find_slots
-from careen.disk.table import open_table
+from careen.disk.table import open_table, read_slots
 from careen.disk.types import SlotName
 from testos.image import OsImage
-from testos.machine import Machine
+from testos.machine import BlockFault, Machine
 from testos.variant import Fault
 
 from .by_hand import arm, kexec_into_b, read_attributes
@@ -88,6 +89,19 @@ def test_a_disk_without_a_table_never_ends_in_a_prompt(make_machine: MakeMachine
     with machine:
         for _ in range(2):
             machine.console.wait_for("giving up: no disk with a partition table", BOOT_SECONDS)
+
+
+def test_the_disk_fails_where_a_test_wants_it(make_machine: MakeMachine) -> None:
+    machine = make_machine()
+    sector = read_slots(machine.disk).b.start // 512 + 4096
+    machine.options = replace(machine.options, faults=(BlockFault("read", sector), BlockFault("write", sector, 28)))
+    with machine:
+        wait_up(machine, "1", A, "firmware")
+        code, output = machine.shell.try_run(f"dd if=/dev/vda of=/dev/null bs=512 count=1 iflag=direct skip={sector}")
+        assert (code, "Input/output error" in output) == (1, True), output
+        machine.shell.run(f"dd if=/dev/vda of=/dev/null bs=512 count=1 iflag=direct skip={sector + 8}")
+        code, output = machine.shell.try_run(f"dd if=/dev/zero of=/dev/vda bs=512 count=1 oflag=direct seek={sector}")
+        assert code == 1, output
 
 
 def _spoil(machine: Machine, two: OsImage) -> None:

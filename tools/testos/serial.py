@@ -108,7 +108,7 @@ class Console:
             self._news.notify_all()
 
     def _add(self, text: str, came: float) -> None:
-        clean = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1bc|[\x00-\x08\x0b-\x1f]", "", text)
+        clean = re.sub(r"\x1b\[[0-9;?=]*[A-Za-z]|\x1bc|[\x00-\x08\x0b-\x1f]", "", text)
         with self._news:
             line = Line(len(self.lines), came - self._began, clean)
             self.lines.append(line)
