@@ -48,7 +48,7 @@ class MachineOptions:
     memory_mib: int = 768
     processors: int = 2
     words: str = ""
-    """Added to the kernel's command line."""
+    """Added to the command line of the system's kernel, not to that of the loader's."""
     crash_memory: bool = True
     """Whether it has memory (ERST) in which a panicking kernel leaves its last words over a reset."""
     watchdog: bool = False
@@ -195,9 +195,9 @@ class Machine:
         return command + (self._boot_by_uefi() if options.uefi else self._boot_by_loader())
 
     def _boot_by_loader(self) -> list[str]:
-        words = f"{WORDS} {self.options.words}"
+        words = " ".join([WORDS, *(f"os:{word}" for word in self.options.words.split())])
         kernel, initrd = self._loader.kernel, self._loader.initrd
-        return ["-kernel", str(kernel), "-initrd", str(initrd), "-append", words.strip()]
+        return ["-kernel", str(kernel), "-initrd", str(initrd), "-append", words]
 
     def _boot_by_uefi(self) -> list[str]:
         variables = self._folder / f"{self.name}-efi-variables"

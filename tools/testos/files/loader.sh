@@ -63,7 +63,8 @@ load_slot() {
     }
     loaded=no
     if load_file kernel && load_file initrd; then
-        words=$(sed 's/\(^\| \)careen\.[a-z]*=[^ ]*//g; s/\(^\| \)BOOT_IMAGE=[^ ]*//g; s/^ *//' /proc/cmdline)
+        # What is for the system alone is hidden from the loader's own kernel: a kernel in lockdown boots no other.
+        words=$(sed 's/\(^\| \)os:/\1/g; s/\(^\| \)careen\.[a-z]*=[^ ]*//g; s/\(^\| \)BOOT_IMAGE=[^ ]*//g; s/^ *//' /proc/cmdline)
         words="$words careen.slot=$2 careen.usrhash=$(text_of $WORK/block verityRoot) careen.boot=firmware"
         kexec -s -l $WORK/kernel --initrd=$WORK/initrd --command-line="$words" && loaded=yes
     else
