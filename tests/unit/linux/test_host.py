@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import platform
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from careen.agent.linux.host import LinuxHost
 from careen.agent.linux.root import Answer
 from careen.agent.linux.sdboot import LOADER_INFO
 from careen.agent.linux.settings import LinuxSettings
-from careen.agent.record import Journal, OpenOrder, Stage
+from careen.agent.record import Journal, Method, OpenOrder, Stage
 from careen.agent.staging.fault import StageError
 from careen.disk.boot import preview
 from careen.disk.table import change_slots, read_slots
@@ -315,6 +315,60 @@ async def test_a_request_that_systemd_refuses_is_taken_back(host: LinuxHost, mac
     with pytest.raises(RebootError, match="systemctl reboot: Access denied"):
         await host.request_reboot("Firmware", A)
     assert machine.commands.ran[-1] == "systemctl stop careen-forced-reboot.service"
+
+
+def two_disks(machine: FakeMachine, _kexec: FakeKexec) -> None:
+    machine.add_disk("sda", major=8, order=("USR-A", "USR-B"))
+
+
+def stuck_kernel(_machine: FakeMachine, kexec: FakeKexec) -> None:
+    def unload() -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy")
+
+    kexec.unload = unload  # type: ignore[method-assign]
+
+
+def lost_document(machine: FakeMachine, _kexec: FakeKexec) -> None:
+    machine.root.at("/var/lib/careen/slots.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "method"), [(two_disks, "Firmware"), (stuck_kernel, "Firmware"), (lost_document, "Kexec")]
+)
+async def test_whatever_fails_before_systemd_is_asked_is_a_proven_failure(
+    host: LinuxHost, machine: FakeMachine, kexec: FakeKexec, break_it: Callable[..., None], method: Method
+) -> None:
+    hold(machine, B, document())
+    await journal(host)
+    break_it(machine, kexec)
+    with pytest.raises(RebootError):
+        await host.request_reboot(method, B)
+    assert ran(machine, "systemctl kexec", "systemctl reboot") == []
+
+
+@pytest.mark.parametrize("fault", ["watchdog", "kernel", "systemd"])
+async def test_a_watchdog_is_not_left_armed_for_a_boot_that_does_not_come(
+    machine: FakeMachine, kexec: FakeKexec, slot_tree: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    def ioctl(*_: object) -> None:
+        if fault == "watchdog":
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("careen.agent.linux.watchdog.fcntl.ioctl", ioctl)
+    shown = {"identity": "i6300ESB timer", "nowayout": "0", "max_timeout": "2000", "state": "active"}
+    for name, text in shown.items():
+        machine.write(f"/sys/class/watchdog/watchdog0/{name}", text)
+    machine.write("/sys/module/watchdog/parameters/stop_on_reboot", "0")
+    device = machine.write("/dev/watchdog0", "")
+    if fault == "systemd":
+        machine.commands.answers["systemctl kexec"] = Answer(1, "", "Access denied")
+    kexec.error = errno.EPERM if fault == "kernel" else 0
+    hold(machine, B, document())
+    async with LinuxHost(settings(), root=machine.root, commands=machine.commands, kexec=kexec) as host:
+        await journal(host)
+        with pytest.raises(RebootError):
+            await host.request_reboot("Kexec", B)
+        assert device.read_bytes() == b"V"
 
 
 async def test_without_the_forced_reset_nothing_is_requested(host: LinuxHost, machine: FakeMachine) -> None:

@@ -123,6 +123,31 @@ def test_a_timeout_that_is_too_short_is_an_error(keeper: WatchdogKeeper, driver:
         keeper.arm(180)
 
 
+async def test_one_whose_arming_failed_is_stopped_or_fed(
+    bare: FakeMachine, keeper: WatchdogKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("careen.agent.linux.watchdog.fcntl.ioctl", fail)
+    with pytest.raises(WatchdogError, match="Input/output error"):
+        keeper.arm(180)
+    keeper.disarm()
+    assert written(bare) == b"V"
+    bare.write("/sys/class/watchdog/watchdog0/nowayout", "1\n")
+    with pytest.raises(WatchdogError):
+        keeper.arm(180)
+    keeper.disarm()
+    await asyncio.sleep(0.05)
+    assert written(bare) == b"\0"
+
+
+async def test_one_that_a_killed_agent_left_armed_is_stopped(bare: FakeMachine, keeper: WatchdogKeeper) -> None:
+    bare.write("/sys/class/watchdog/watchdog0/state", "active\n")
+    keeper.disarm()
+    assert written(bare) == b"V"
+
+
 def test_where_systemd_holds_it_systemd_arms_it(
     bare: FakeMachine, keeper: WatchdogKeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,8 +181,15 @@ async def test_the_trial_feeds_it_and_hands_it_back(bare: FakeMachine, keeper: W
     assert written(bare) == after
 
 
-async def test_one_that_can_not_be_stopped_is_fed_on(bare: FakeMachine, keeper: WatchdogKeeper) -> None:
-    bare.write("/sys/class/watchdog/watchdog0/nowayout", "1\n")
+@pytest.mark.parametrize("nowayout", ["1\n", None])
+async def test_one_that_can_not_be_stopped_is_fed_on(
+    bare: FakeMachine, keeper: WatchdogKeeper, nowayout: str | None
+) -> None:
+    if nowayout is None:
+        # A kernel without attributes for watchdogs: nobody knows.
+        bare.root.at("/sys/class/watchdog/watchdog0/nowayout").unlink()
+    else:
+        bare.write("/sys/class/watchdog/watchdog0/nowayout", nowayout)
     assert keeper.take_over(1)
     keeper.hand_back()
     await asyncio.sleep(0.1)
@@ -165,3 +197,6 @@ async def test_one_that_can_not_be_stopped_is_fed_on(bare: FakeMachine, keeper: 
     await asyncio.sleep(0.1)
     assert len(written(bare)) > fed
     assert b"V" not in written(bare)
+    # The agent ends, perhaps for good: what can be done is done.
+    keeper.close()
+    assert written(bare).endswith(b"V")

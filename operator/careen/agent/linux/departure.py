@@ -17,7 +17,7 @@ from careen.disk.types import DiskError, SlotName
 
 from .arming import Arming, Candidate
 from .conflicts import find_kexec_hook
-from .discovery import Machine
+from .discovery import Machine, find_machine
 from .kexec import KexecLoader
 from .loaders import BootLoader, GptPriority
 from .reboot import Rebooter
@@ -42,6 +42,7 @@ class Departure:
         self._settings = settings
         self._rebooter = Rebooter(root, commands, settings.forced_reboot_seconds)
         self.keeper: WatchdogKeeper | None = None
+        self._watchdog_armed = False
 
     def arm(self, machine: Machine, slot: SlotName, method: Method) -> None:
         """Load the kernel or tell the loader, and arm the slot in the table between the two.
@@ -66,22 +67,33 @@ class Departure:
             raise
         arming.tell_loader(machine, candidate, method)
 
-    def request(self, machine: Machine, method: Method, slot: SlotName) -> None:
-        """Have systemd reboot into a slot that is armed, or the booted one. Raises RebootError, DiskError, OSError."""
+    def request(self, method: Method, slot: SlotName) -> None:
+        """Have systemd reboot into a slot that is armed, or the booted one.
+
+        Raises RebootError for whatever fails before systemd has accepted: only that ends an order whose reboot counts
+        as requested. A watchdog may be armed then; see `call_off`.
+        """
+        try:
+            method = self._prepare(find_machine(self._root), method, slot)
+            self._rebooter.request(method)
+        except (KexecRefusedError, StageError, DiskError, OSError) as error:
+            raise RebootError(f"{method.lower()}: {error}") from error
+
+    def call_off(self) -> None:
+        """After a RebootError: stop the watchdog that was armed for a boot that does not come. Raises OSError."""
+        if self.keeper is not None and self._watchdog_armed:
+            self.keeper.disarm()
+        self._watchdog_armed = False
+
+    def _prepare(self, machine: Machine, method: Method, slot: SlotName) -> Method:
         if method == "Kexec" and slot is machine.booted:
-            method = self._prepare_again(machine, slot)
-        elif method == "Kexec":
+            return self._prepare_again(machine, slot)
+        if method == "Kexec":
             self._prepare_kexec(machine, slot)
         else:
             self._kexec.unload()
             self._prepare_firmware(machine, slot)
-        try:
-            self._rebooter.request(method)
-        except RebootError:
-            if self.keeper is not None and method == "Kexec":
-                with suppress(OSError):
-                    self.keeper.disarm()
-            raise
+        return method
 
     def _prepare_again(self, machine: Machine, slot: SlotName) -> Method:
         """Load the kernel that runs now, if that goes; through the firmware the same slot boots too."""
@@ -95,17 +107,16 @@ class Departure:
         return "Kexec"
 
     def _prepare_kexec(self, machine: Machine, slot: SlotName) -> None:
-        """Load again what is not loaded any more, and arm the watchdog. Raises RebootError."""
-        try:
-            if not self._kexec.is_loaded():
-                candidate = self._describe(slot, trial=True)
-                Arming(self._root, self._kexec, self.loader(machine)).load(machine, candidate)
-            self._complete_loader(machine, slot, "Kexec")
-            if watchdog := self.find_lasting():
-                self.keeper = self.keeper or WatchdogKeeper(self._root, self._commands, watchdog)
-                self.keeper.arm(self._settings.watchdog_seconds)
-        except (KexecRefusedError, StageError, DiskError, OSError) as error:
-            raise RebootError(f"kexec: {error}") from error
+        """Load again what is not loaded any more, and arm the watchdog."""
+        # Already now: an agent that was killed may have left it armed.
+        self._watchdog_armed = True
+        if not self._kexec.is_loaded():
+            candidate = self._describe(slot, trial=True)
+            Arming(self._root, self._kexec, self.loader(machine)).load(machine, candidate)
+        self._complete_loader(machine, slot, "Kexec")
+        if watchdog := self.find_lasting():
+            self.keeper = self.keeper or WatchdogKeeper(self._root, self._commands, watchdog)
+            self.keeper.arm(self._settings.watchdog_seconds)
 
     def _prepare_firmware(self, machine: Machine, slot: SlotName) -> None:
         attributes = read_slots(machine.disk)[slot].attributes

@@ -7,12 +7,12 @@ import logging
 import os
 import platform
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Self
 
 from careen import __version__
 from careen.agent.actions import StageImage, VerifySlot
-from careen.agent.host import Sight
+from careen.agent.host import RebootError, Sight
 from careen.agent.journal import load_journal, save_journal
 from careen.agent.record import Journal, Method, Moved
 from careen.agent.records import SlotRecord
@@ -199,7 +199,13 @@ class LinuxHost:
 
     async def request_reboot(self, method: Method, slot: SlotName) -> None:
         """Have systemd reboot. Raises RebootError if it will surely not come."""
-        await in_thread(lambda: self._departure.request(find_machine(self.root), method, slot))
+        try:
+            await in_thread(self._departure.request, method, slot)
+        except RebootError:
+            # Not in the thread: a timer that can't be stopped is fed by this loop from now on.
+            with suppress(OSError):
+                self._departure.call_off()
+            raise
 
     def _open(self) -> None:
         self._state.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -233,7 +239,7 @@ class LinuxHost:
                 try:
                     self._departure.keeper.take_over(self.settings.watchdog_seconds)
                 except WatchdogError as error:
-                    # It goes on and ends the trial, which is better than an agent that does not start.
+                    # It may end the trial, which is better than an agent that does not start.
                     logger.error("the watchdog can't be taken over: %s", error)
         if slots[self._machine.booted].attributes.good:
             self._end_trial()

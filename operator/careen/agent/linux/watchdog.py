@@ -22,6 +22,8 @@ _SOFTWARE = ("software watchdog",)
 _STOP_ON_REBOOT = "/sys/module/watchdog/parameters/stop_on_reboot"
 _FEED_PARTS = 4
 """The trial feeds the watchdog this many times in its timeout."""
+_FIRST_PAUSE_SECONDS = 5.0
+"""Pause between two feedings while the driver's own timeout is not known."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,15 @@ class WatchdogKeeper:
         self._watchdog = watchdog
         self._fd = -1
         self._task: asyncio.Task[None] | None = None
+        self._pause = _FIRST_PAUSE_SECONDS
+        self._handed_back = False
 
     def arm(self, seconds: int) -> None:
         """Start it with at least this many seconds, or, where systemd holds it, have systemd do so at the kexec.
 
-        Raises WatchdogError.
+        Raises WatchdogError. Opened is started, whatever fails then: `disarm` it.
         """
+        self._handed_back = False
         if not self._watchdog.lasts(seconds):
             raise WatchdogError(errno.EINVAL, f"{self._watchdog.identity} can't wait {seconds} s over a kexec")
         if self._open():
@@ -100,8 +105,11 @@ class WatchdogKeeper:
         self._tell_systemd(seconds * 1_000_000)
 
     def disarm(self) -> None:
-        """Stop what `arm` started: the reboot was called off."""
-        if self._fd >= 0:
+        """Stop what `arm` started: the reboot was called off, or the arming failed. One that can't be stopped is fed.
+
+        Needs a running loop.
+        """
+        if self._fd >= 0 or (self._is_running() and self._open()):
             self.hand_back()
         else:
             self._tell_systemd(0)
@@ -114,29 +122,47 @@ class WatchdogKeeper:
         if not self._open():
             logger.info("%s is held by another program, which feeds it", self._watchdog.name)
             return False
-        granted = self._set_timeout(seconds)
-        self._task = asyncio.get_running_loop().create_task(self._feed(granted / _FEED_PARTS))
+        try:
+            self._set_timeout(seconds)
+        finally:
+            # Opened is started: with whatever timeout, it must be fed.
+            self._begin_feeding()
         return True
 
     def hand_back(self) -> None:
-        """Stop feeding, and stop the timer; if the driver forbids that, keep on feeding: it would reset the machine."""
+        """Stop feeding, and stop the timer; if that is not surely possible, feed on: it would reset the machine."""
         if self._fd < 0:
             return
-        if self._root.read(f"/sys/class/watchdog/{self._watchdog.name}/nowayout") == "1":
-            logger.info("%s can't be stopped; it is fed from now on", self._watchdog.name)
+        if self._root.read(f"/sys/class/watchdog/{self._watchdog.name}/nowayout") == "0":
+            self._stop()
             return
+        logger.info("%s can't be stopped, as far as its driver tells; it is fed from now on", self._watchdog.name)
+        self._handed_back = True
+        self._begin_feeding()
+
+    def close(self) -> None:
+        """Leave it as it is: an armed one goes on, and resets the machine unless somebody takes over."""
+        if self._fd >= 0 and self._handed_back:
+            # Nobody is meant to be reset. A driver that does not know the letter, or ignores it, goes on as it would.
+            self._stop()
+        self._cancel()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _is_running(self) -> bool:
+        return self._root.read(f"/sys/class/watchdog/{self._watchdog.name}/state") == "active"
+
+    def _stop(self) -> None:
         self._cancel()
         with suppress(OSError):
             os.write(self._fd, b"V")
         os.close(self._fd)
         self._fd = -1
 
-    def close(self) -> None:
-        """Leave it as it is: an armed one goes on, and resets the machine unless somebody takes over."""
-        self._cancel()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+    def _begin_feeding(self) -> None:
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._feed(self._pause))
 
     async def _feed(self, pause: float) -> None:
         while True:
@@ -171,7 +197,9 @@ class WatchdogKeeper:
             fcntl.ioctl(self._fd, _KEEPALIVE, bytearray(4), True)
         except OSError as error:
             raise WatchdogError(error.errno, f"{self._watchdog.name}: setting {seconds} s: {error.strerror}") from error
-        return int(struct.unpack("i", buffer)[0])
+        granted = int(struct.unpack("i", buffer)[0])
+        self._pause = granted / _FEED_PARTS
+        return granted
 
     def _tell_systemd(self, microseconds: int) -> None:
         manager = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
