@@ -278,6 +278,33 @@ def test_what_is_there_already_is_staged_without_a_fetch() -> None:
     assert (shown(view)["phase"], settle(view)[1]) == ("Staged", Wait())
 
 
+@pytest.mark.parametrize("goal", ["Stage", "Activate"])
+@pytest.mark.parametrize("checked", ["stage", "order-1"])
+def test_an_older_release_that_is_there_already_needs_leave_too(goal: str, checked: str) -> None:
+    """The slot was filled by an installer, or for an order that allowed it."""
+    older = slot_b(digest=NEW, version="0.5.0", checked=checked)
+    release = {"version": "0.5.0"}
+    view = old_boot(order_document(goal, release=release), disk=DiskView(A, slot_a(), older), granted="order-1")
+    step = settle(view)[1]
+    if isinstance(step, WriteJournal):
+        end = step.journal.find_ended("order-1")
+        assert end is not None
+        assert (end.phase, end.fault.class_ if end.fault else "") == ("Failed", "Refused")
+    else:
+        assert (goal, shown(view)["error"]["class"], step) == ("Stage", "Refused", Wait())
+    allowed = order_document(goal, release=release)
+    allowed["terms"]["allowDowngrade"] = True
+    again = replace(view, node=node(allowed))
+    if goal == "Stage":
+        assert shown(again)["phase"] == "Staged"
+    elif checked == "order-1":
+        step = settle(again)[1]
+        assert isinstance(step, WriteJournal)
+        assert step.journal.open is not None
+    else:
+        assert settle(again)[1] == VerifySlot(B, NEW, 100, "0.5.0", "order-1", *PLACE, allow_downgrade=True)
+
+
 def test_the_release_that_runs_and_is_good_is_committed_at_once() -> None:
     view = old_boot(order_document(release={"digest": OLD, "version": "1.0.0"}))
     assert (shown(view)["phase"], shown(view)["verdict"], settle(view)[1]) == ("Committed", "COMMIT", Wait())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import platform
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,13 @@ from careen.agent.record import Journal, Moved
 from careen.agent.staging.fault import StageError
 from careen.agent.staging.transfer import Deadlines
 from careen.disk.boot import preview
-from careen.disk.image import open_slot
+from careen.disk.image import fill_slot, open_slot
 from careen.disk.table import read_slots
 from careen.disk.types import GIVEN_UP, Attributes, DiskError, SlotName, UnsafeChangeError
+from careen.release.bootblock import BootBlock
 from careen.sandbox.firmware import power_on
 from careen.sandbox.machine import create_machine, machine_id_of
-from careen.sandbox.releases import FILESYSTEM_BYTES, MIB, ReleaseServer, Repository, ServerFault
+from careen.sandbox.releases import FILESYSTEM_BYTES, MIB, PRODUCT, ReleaseServer, Repository, ServerFault
 
 A, B = SlotName.A, SlotName.B
 
@@ -193,6 +195,81 @@ async def test_what_does_not_fit_this_machine_is_refused_before_anything_is_writ
 async def test_a_downgrade_that_is_allowed(host: ImageHost, server: ReleaseServer) -> None:
     await stage(host, replace(image(server, "0.9.0"), allow_downgrade=True))
     assert (await host.look()).disk.b.version == "0.9.0"
+
+
+@pytest.mark.parametrize("version", ["0.9.0", "3.0.0"])
+async def test_what_an_installer_put_into_the_passive_slot_must_fit_as_well(
+    host: ImageHost, machine: MachineFolder, server: ReleaseServer, version: str
+) -> None:
+    """An older one, and one that 1.0.0 can't be updated to."""
+    put = server.repository.find(version)
+    fill_slot(machine.disk, B, put.image, BootBlock.of(put.document, put.digest, platform.machine()).encode())
+    with pytest.raises(StageError) as error:
+        await host.verify(check(image(server, version)))
+    assert error.value.fault.class_ == "Refused"
+    seen = (await host.look()).disk.b
+    assert (seen.checked, seen.refuted) == (None, None)
+    if version == "0.9.0":
+        assert await host.verify(replace(check(image(server, version)), allow_downgrade=True))
+
+
+def forget_everything(machine: MachineFolder) -> None:
+    machine.records.unlink()
+    for path in (machine.state / "releases").iterdir():
+        path.unlink()
+
+
+async def test_a_machine_that_was_just_installed_finds_out_what_it_runs(
+    host: ImageHost, machine: MachineFolder, server: ReleaseServer
+) -> None:
+    forget_everything(machine)
+    await host.admit(image(server))
+    seen = (await host.look()).disk.a
+    assert (seen.digest, seen.version) == (image(server, "1.0.0").digest, "1.0.0")
+    server.requests.clear()
+    await host.admit(image(server))
+    assert not any("1.0.0" in path for path in server.requests)
+
+
+async def test_a_machine_that_was_just_installed_refuses_what_does_not_fit(
+    machine: MachineFolder, tmp_path: Path
+) -> None:
+    """Older data and another product: its own version of itself tells of neither."""
+    shop = Repository.create(tmp_path / "shop")
+    shop.publish("1.0.0", state_version=2)
+    shop.publish("2.0.0", state_version=1)
+    shop.publish("2.1.0", state_version=2, product="another")
+    shop.publish("2.2.0", state_version=2)
+    installed = create_machine(tmp_path / "n", shop.find("1.0.0"), machine_id=machine_id_of("n"))
+    power_on(installed.path)
+    forget_everything(installed)
+    async with (
+        ReleaseServer(shop).running() as server,
+        ImageHost(installed.path, shop.trust_root, deadlines=QUICK) as host,
+    ):
+        for version, words in (("2.0.0", "the data here have version 2"), ("2.1.0", f"this machine runs {PRODUCT}")):
+            with pytest.raises(StageError, match=words):
+                await host.admit(image(server, version))
+        await host.admit(image(server, "2.2.0"))
+
+
+@pytest.mark.parametrize("case", ["no boot block", "not what it says", "nobody signed it"])
+async def test_what_runs_and_can_not_be_proved_is_not_believed(
+    host: ImageHost, machine: MachineFolder, server: ReleaseServer, case: str
+) -> None:
+    forget_everything(machine)
+    slots, claimed = read_slots(machine.disk), server.repository.find("2.0.0")
+    block = bytearray(BootBlock.of(claimed.document, claimed.digest, platform.machine()).encode())
+    if case == "nobody signed it":
+        block = bytearray(bytes(block).replace(b'"2.0.0"', b'"2.0.9"'))
+    with machine.disk.open("r+b") as disk:
+        disk.seek(slots.a.start + slots.a.size - len(block))
+        disk.write(bytes(len(block)) if case == "no boot block" else block)
+    for _ in range(2):
+        with pytest.raises(StageError, match=r"can be reached from 2\.0\.0 on; this machine runs 1\.0\.0"):
+            await host.admit(image(server, "3.0.0"))
+    assert (await host.look()).disk.a.digest is None
+    await host.admit(image(server))
 
 
 async def test_without_trust_nothing_is_written(

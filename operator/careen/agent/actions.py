@@ -83,8 +83,9 @@ class VerifySlot:
     """See whether a slot holds a release, as it is on the medium.
 
     It does: the digest is recorded and `checked` becomes the purpose. It does not: the record is dropped, and
-    `refuted` becomes the digest. repository and path: where the release's document is, should the machine have lost
-    its own; empty if nobody knows.
+    `refuted` becomes the digest. A release in the passive slot that may not be booted here fails as its staging would:
+    whoever put it there, it was not asked then. repository and path: where the release's document is, should the
+    machine have lost its own; empty if nobody knows.
     """
 
     slot: SlotName
@@ -94,6 +95,8 @@ class VerifySlot:
     purpose: str
     repository: str = ""
     path: str = ""
+    allow_downgrade: bool = False
+    """Whether the release may be older than what runs."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ from .host import Sight
 from .journal import load_journal, save_journal
 from .record import Journal, Method, Moved
 from .reset import drop_reset, is_prepared, prepare_reset
-from .staging.contents import Admitted, Contents, Known
+from .staging.contents import Admitted, Booted, Contents, Known
+from .staging.media import Source
 from .staging.transfer import Deadlines
 from .threads import in_thread
 from .view import BootDecision, BootView, DiskView, HostFacts, SlotView
@@ -187,27 +188,32 @@ class ImageHost:
 
     async def admit(self, image: StageImage) -> None:
         """See that a release is trusted and fits this machine. Raises StageError, DiskError, OSError."""
-        await self._admit(image)
+        with open_slot(self.folder.disk, self._booted) as booted:
+            await self._admit(image, booted)
 
     async def stage(self, image: StageImage, on_progress: Callable[[Moved], None]) -> None:
         """Make the slot hold the release and record it. Raises StageError, DiskError, OSError."""
-        admitted = await self._admit(image)
         disk, booted = self.folder.disk, self._booted
         with ExitStack() as stack:
+            source = await in_thread(stack.enter_context, open_slot(disk, booted))
+            admitted = await self._admit(image, source)
             passive = open_passive(disk, image.slot, booted=booted)
             target = await in_thread(stack.enter_context, passive)
-            source = await in_thread(stack.enter_context, open_slot(disk, booted))
             await self._contents.stage(image, admitted, target, source, on_progress)
 
     async def verify(self, check: VerifySlot) -> bool:
         """Read back what the slot holds and keep the record in step; whether it is the release asked for."""
         with ExitStack() as stack:
             slot = await in_thread(stack.enter_context, open_slot(self.folder.disk, check.slot))
-            return await self._contents.verify(check, slot)
+            booted = await in_thread(stack.enter_context, open_slot(self.folder.disk, self._booted))
+            return await self._contents.verify(check, slot, self._describe_booted(booted))
 
-    async def _admit(self, image: StageImage) -> Admitted:
+    async def _admit(self, image: StageImage, booted: Source) -> Admitted:
         slots = await in_thread(read_slots, self.folder.disk)
-        return await self._contents.admit(image, self._boot.version, slots[image.slot].size)
+        return await self._contents.admit(image, self._describe_booted(booted), slots[image.slot].size)
+
+    def _describe_booted(self, slot: Source) -> Booted:
+        return Booted(self._booted, slot, self._boot.version)
 
     async def arm(self, slot: SlotName, method: Method) -> None:
         """Give the passive slot its one boot."""

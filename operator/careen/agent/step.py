@@ -11,6 +11,7 @@ from typing import Any
 
 from careen.api.node import Assignment, CauseWord
 from careen.disk.types import GIVEN_UP, SlotName
+from careen.release.versions import compare_versions
 
 from .actions import (
     AbandonTrial,
@@ -246,7 +247,8 @@ def _may_hold(slot: SlotView, order: Assignment) -> bool:
 def _verify(slot: SlotName, order: Assignment, purpose: str) -> VerifySlot:
     release = order.release
     place = (release.repository, release.path)
-    return VerifySlot(slot, release.digest, release.size_bytes, release.version, purpose, *place)
+    downgrade = order.terms.allow_downgrade
+    return VerifySlot(slot, release.digest, release.size_bytes, release.version, purpose, *place, downgrade)
 
 
 def _stage(slot: SlotName, order: Assignment) -> StageImage:
@@ -279,6 +281,11 @@ def _refuse(view: AgentView, node: NodeView, order: Assignment) -> Fault | None:
     if release.size_bytes > capacity:
         sentence = f"the image has {release.size_bytes} bytes; slot {disk.passive} has room for {capacity}"
         return Fault("Size", sentence)
+    # What is staged already was admitted for another order's terms. The rest of them can't differ: see VerifySlot.
+    running = disk[disk.booted].version
+    if running and not order.terms.allow_downgrade and compare_versions(release.version, running) < 0:
+        sentence = f"release {release.version} is older than {running}, which runs here; allowDowngrade permits it"
+        return Fault("Refused", sentence)
     booted = disk[disk.booted].attributes
     if not booted.good:
         sentence = (

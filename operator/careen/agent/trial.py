@@ -72,6 +72,7 @@ def _aim_arm(view: AgentView, journal: Journal, opened: OpenOrder, order: Assign
             opened.order,
             release.repository,
             release.path,
+            order.terms.allow_downgrade,
         )
         return Aim(None, check)
     if opened.method == "Kexec" and view.kexec_refused and view.kexec_refused[0] == opened.order:

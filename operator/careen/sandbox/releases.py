@@ -154,6 +154,8 @@ class Repository:
         payload_bytes: int = 0,
         filesystem_bytes: int = FILESYSTEM_BYTES,
         min_version: str | None = None,
+        state_version: int = 0,
+        product: str = PRODUCT,
         architecture: str | None = None,
         channels: Sequence[str] = (),
     ) -> SandboxRelease:
@@ -165,9 +167,10 @@ class Repository:
             made = Build(
                 tree,
                 version,
-                PRODUCT,
+                product,
                 architecture or platform.machine(),
                 min_version=min_version,
+                state_version=state_version,
                 capabilities=(TRIAL_TIMER,),
                 filesystem_bytes=filesystem_bytes,
                 all_root=True,

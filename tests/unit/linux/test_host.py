@@ -28,6 +28,7 @@ from careen.disk.table import change_slots, read_slots
 from careen.disk.types import GIVEN_UP, Attributes, DiskError, SlotName
 from careen.release.manifest import BootFile, Image, ReleaseDocument, StaticFile
 from careen.release.verity import count_tree_bytes
+from careen.sandbox.releases import ReleaseServer, Repository
 
 from .conftest import BOOT_ID, MACHINE_ID, FakeMachine
 
@@ -160,6 +161,20 @@ async def test_it_sees_a_fresh_machine(host: LinuxHost, machine: FakeMachine) ->
     await host.note_api_answer()
     assert (await host.look()).api_answered
     assert machine.root.at("/run/careen/committed").exists()
+
+
+async def test_what_os_release_says_counts_while_nobody_knows_more(machine: FakeMachine, tmp_path: Path) -> None:
+    repository = Repository.create(tmp_path / "shop")
+    release = repository.publish("2.0.0")
+    machine.write("/usr/share/careen/root.json", repository.trust_root.read_bytes())
+    machine.write("/etc/os-release", "IMAGE_VERSION=1.0.0\nIMAGE_ID=another\n")
+    async with (
+        ReleaseServer(repository).running() as server,
+        LinuxHost(settings(), root=machine.root, commands=machine.commands) as host,
+    ):
+        image = StageImage("o", B, server.url, release.path, release.digest, release.size_bytes, "2.0.0")
+        with pytest.raises(StageError, match="is of the product careen-sandbox; this machine runs another"):
+            await host.admit(image)
 
 
 async def test_one_agent_a_machine(host: LinuxHost, machine: FakeMachine) -> None:

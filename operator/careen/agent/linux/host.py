@@ -17,8 +17,9 @@ from careen.agent.journal import load_journal, save_journal
 from careen.agent.record import Journal, Method, Moved
 from careen.agent.records import SlotRecord
 from careen.agent.reset import drop_reset, is_prepared, prepare_reset
-from careen.agent.staging.contents import Contents, Known
+from careen.agent.staging.contents import Booted, Contents, Known
 from careen.agent.staging.fault import StageError
+from careen.agent.staging.media import Source
 from careen.agent.threads import in_thread
 from careen.agent.view import BootView, DiskView, HostFacts, SlotView
 from careen.disk.slots import abandon, commit, disarm, invalidate
@@ -32,7 +33,7 @@ from .crashes import find_reset
 from .departure import Departure
 from .discovery import Machine, find_machine
 from .experience import learn, load_experience, save_experience
-from .facts import ORDER_WORD, note_times, read_boot, read_kernel, read_uptime
+from .facts import ORDER_WORD, note_times, read_boot, read_kernel, read_os_release, read_uptime
 from .health import Health
 from .kexec import FileLoader, KexecLoader
 from .partition import open_for_reading, open_for_writing, require_unused
@@ -125,15 +126,17 @@ class LinuxHost:
     async def admit(self, image: StageImage) -> None:
         """See that the release is trusted and fits this machine, and that no other updater runs. Raises StageError."""
         machine = await in_thread(self._require_alone)
-        await self._contents.admit(image, self._boot.version, machine[image.slot].size)
+        with ExitStack() as stack:
+            booted = await in_thread(stack.enter_context, open_for_reading(self.root, machine, machine.booted))
+            await self._contents.admit(image, self._describe_booted(booted), machine[image.slot].size)
 
     async def stage(self, image: StageImage, on_progress: Callable[[Moved], None]) -> None:
         """Make the slot hold the release and record it. Raises StageError, DiskError, OSError."""
         machine = await in_thread(self._require_alone)
         room = machine[image.slot].size
-        admitted = await self._contents.admit(image, self._boot.version, room)
         with ExitStack() as stack:
             booted = await in_thread(stack.enter_context, open_for_reading(self.root, machine, machine.booted))
+            admitted = await self._contents.admit(image, self._describe_booted(booted), room)
             target = await in_thread(stack.enter_context, open_for_writing(self.root, machine, image.slot))
             await self._contents.stage(image, admitted, target, booted, on_progress)
 
@@ -142,7 +145,8 @@ class LinuxHost:
         machine = await in_thread(find_machine, self.root)
         with ExitStack() as stack:
             slot = await in_thread(stack.enter_context, open_for_reading(self.root, machine, check.slot))
-            return await self._contents.verify(check, slot)
+            booted = await in_thread(stack.enter_context, open_for_reading(self.root, machine, machine.booted))
+            return await self._contents.verify(check, slot, self._describe_booted(booted))
 
     async def arm(self, slot: SlotName, method: Method) -> None:
         """Give the passive slot its one boot. Raises KexecRefusedError, StageError, DiskError, OSError."""
@@ -206,6 +210,11 @@ class LinuxHost:
             with suppress(OSError):
                 self._departure.call_off()
             raise
+
+    def _describe_booted(self, slot: Source) -> Booted:
+        product = read_os_release(self.root).get("IMAGE_ID")
+        root_hash = find_word(self.root.read("/proc/cmdline") or "", "careen.usrhash")
+        return Booted(self._machine.booted, slot, self._boot.version, product, root_hash)
 
     def _open(self) -> None:
         self._state.mkdir(parents=True, exist_ok=True, mode=0o700)

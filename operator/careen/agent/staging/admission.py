@@ -16,7 +16,7 @@ PROTOCOL_SKEW = 1
 
 @dataclass(frozen=True)
 class Running:
-    """What a release has to fit. None: not known, and not in the way."""
+    """What a release has to fit. None: not known."""
 
     architecture: str
     """As `uname -m` says."""
@@ -51,9 +51,18 @@ def _refuse(document: ReleaseDocument, running: Running, allow_downgrade: bool) 
         return f"has an agent of protocol {document.agent_protocol}; allowed: {low} to {high}"
     if running.state_version is not None and document.state_version < running.state_version:
         return f"reads data of version {document.state_version}; the data here have version {running.state_version}"
-    if running.version is None:
-        return None
+    return _refuse_version(document, running, allow_downgrade)
+
+
+def _refuse_version(document: ReleaseDocument, running: Running, allow_downgrade: bool) -> str | None:
     floor = document.min_version
+    if running.version is None:
+        # A machine whose first release nobody recorded must not take what another would refuse.
+        if floor is not None:
+            return f"can be reached from {floor} on; which version runs here is not known"
+        if not allow_downgrade:
+            return "may be older than what runs here, which is not known; the policy's allowDowngrade permits it"
+        return None
     if floor is not None and compare_versions(running.version, floor) < 0:
         return f"can be reached from {floor} on; this machine runs {running.version}"
     if not allow_downgrade and compare_versions(document.version, running.version) < 0:

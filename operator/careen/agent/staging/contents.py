@@ -15,10 +15,10 @@ from careen.agent.durable import write_durably
 from careen.agent.record import Fault, Moved
 from careen.agent.records import SlotRecord, load_records, save_records
 from careen.agent.threads import in_thread
-from careen.disk.types import SlotName
+from careen.disk.types import DiskError, SlotName
 from careen.release.bootblock import BootBlock
 from careen.release.errors import ReleaseInvalidError, ReleaseMissingError, ReleaseTransferError, TrustError
-from careen.release.manifest import Image, ReleaseDocument, digest_document, parse_document
+from careen.release.manifest import Image, ReleaseDocument, digest_document, parse_document, release_path
 
 from .admission import Running, admit_release
 from .fault import StageError
@@ -39,6 +39,21 @@ class Admitted:
     image: Image
     boot: BootBlock
     data: bytes
+
+
+@dataclass(frozen=True)
+class Booted:
+    """The OS that runs."""
+
+    name: SlotName
+    slot: Source
+    """Its slot, open for reading."""
+    version: str | None = None
+    """What it says of itself; used while its signed document is not known."""
+    product: str | None = None
+    """What it says of itself; used while its signed document is not known."""
+    verity_root: str | None = None
+    """Root hash, hex, of the dm-verity device that it runs from; None if it does not, or nobody knows."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,7 @@ class Contents:
         self._now = now
         self._checked: dict[SlotName, str] = {}
         self._refuted: dict[SlotName, str] = {}
+        self._unsigned: set[str] = set()
 
     async def open(self) -> None:
         """Get ready to fetch."""
@@ -112,18 +128,15 @@ class Contents:
         if records.pop(slot, None) is not None:
             save_records(self._records, records)
 
-    async def admit(self, image: StageImage, version: str | None, room: int) -> Admitted:
-        """Trust a release and see that it may be written here; nothing of the disk is touched.
+    async def admit(self, image: StageImage, booted: Booted, room: int) -> Admitted:
+        """Trust a release and see that it may be written here; nothing of the disk is written.
 
-        version: of the OS that runs, if known. room: bytes in the passive slot. Raises StageError: Trust, Transfer,
-        Refused, Size; Disk when the state folder can't be written.
+        room: bytes in the passive slot. Raises StageError: Trust, Transfer, Refused, Size; Disk when the state folder
+        can't be written.
         """
         data = await in_thread(self._fetch_document, image)
         document = parse_document(data)
-        running = await in_thread(self._describe_running, image.slot.other, version, room)
-        found = admit_release(document, running, allow_downgrade=image.allow_downgrade)
-        if isinstance(found, Fault):
-            raise StageError(found.class_, found.message)
+        found = await in_thread(self._fit, document, image, booted, room)
         return Admitted(document, image.digest, found, self._boot_block(document, image.digest), data)
 
     async def stage(
@@ -152,10 +165,11 @@ class Contents:
         await stage_release(self._http, wanted, target, booted, lambda moved: on_progress(replace(moved, size=size)))
         await in_thread(self._record, image.slot, admitted, "stage")
 
-    async def verify(self, check: VerifySlot, slot: Source) -> bool:
+    async def verify(self, check: VerifySlot, slot: Source, booted: Booted) -> bool:
         """Read back a slot and keep what is known of it in step; whether it holds the release asked for.
 
-        Raises StageError when the release's document is nowhere to be had, DiskError, OSError.
+        slot: open for reading. Raises StageError when the release's document is nowhere to be had, or when the slot is
+        the passive one and its release may not be booted here; DiskError, OSError.
         """
         boot = await in_thread(read_boot_block, slot)
         if boot is None or boot.digest != check.digest:
@@ -169,6 +183,9 @@ class Contents:
         if image is None or boot != self._boot_block(document, check.digest):
             await in_thread(self._refute, check)
             return False
+        if check.slot is not booted.name:
+            # First, since it is quick: what nobody may boot need not be read.
+            await in_thread(self._fit, document, check, booted, slot.size)
         if fault := await in_thread(check_slot, slot, image):
             logger.warning("slot %s does not hold %s: %s", check.slot, check.version, fault)
             await in_thread(self._refute, check)
@@ -179,19 +196,71 @@ class Contents:
     def _boot_block(self, document: ReleaseDocument, digest: str) -> BootBlock:
         return BootBlock.of(document, digest, self._architecture)
 
-    def _describe_running(self, booted: SlotName, version: str | None, room: int) -> Running:
-        record = load_records(self._records).get(booted)
+    def _fit(self, document: ReleaseDocument, wanted: StageImage | VerifySlot, booted: Booted, room: int) -> Image:
+        """The image for this machine, if the release may be booted here. Raises StageError."""
+        running = self._describe_running(wanted.repository, booted, room)
+        found = admit_release(document, running, allow_downgrade=wanted.allow_downgrade)
+        if isinstance(found, Fault):
+            raise StageError(found.class_, found.message)
+        return found
+
+    def _describe_running(self, repository: str, booted: Booted, room: int) -> Running:
+        record = load_records(self._records).get(booted.name)
         document = self.find_document(record.digest) if record else None
-        return Running(
-            self._architecture,
-            room,
-            document.version if document else version,
-            document.product if document else None,
-            document.state_version if document else None,
-        )
+        if document is None:
+            document = self._identify(repository, booted)
+        if document is None:
+            return Running(self._architecture, room, booted.version, booted.product)
+        return Running(self._architecture, room, document.version, document.product, document.state_version)
+
+    def _identify(self, repository: str, booted: Booted) -> ReleaseDocument | None:
+        """Find out and record which release runs, on a machine that an installer wrote: None if that can't be proved.
+
+        Raises StageError Transfer when the repository does not answer, so that nothing is judged by half of the facts.
+        """
+        try:
+            boot = read_boot_block(booted.slot)
+        except DiskError as error:
+            logger.warning("what runs here is not known: %s", error)
+            return None
+        if boot is None or boot.digest in (self._refuted.get(booted.name), *self._unsigned):
+            return None
+        data = self._read_document(boot.digest) or self._find_signed(repository, boot)
+        if data is None:
+            return None
+        document = parse_document(data)
+        image = document.images.get(self._architecture)
+        if image is None or boot != self._boot_block(document, boot.digest) or not _runs(booted, image):
+            logger.warning("slot %s runs, but it is not the release %s that it says", booted.name, boot.version)
+            self._refuted[booted.name] = boot.digest
+            return None
+        self._record(booted.name, Admitted(document, boot.digest, image, boot, data), "booted")
+        return document
+
+    def _find_signed(self, repository: str, boot: BootBlock) -> bytes | None:
+        """The signed document of what a boot block names; None if the repository has no such release."""
+        if not repository:
+            return None
+        try:
+            return self._read_signed(repository, release_path(boot.version), boot.digest)
+        except (TrustError, ReleaseMissingError) as error:
+            logger.warning("what runs here is not known: %s", error)
+            self._unsigned.add(boot.digest)
+            return None
+        except ReleaseTransferError as error:
+            raise StageError("Transfer", str(error)) from error
 
     def _fetch_document(self, wanted: StageImage | VerifySlot) -> bytes:
         """The signed document at the repository. Raises StageError."""
+        try:
+            return self._read_signed(wanted.repository, wanted.path, wanted.digest)
+        except TrustError as error:
+            raise StageError("Trust", str(error)) from error
+        except (ReleaseTransferError, ReleaseMissingError) as error:
+            raise StageError("Transfer", str(error)) from error
+
+    def _read_signed(self, repository: str, path: str, digest: str) -> bytes:
+        """A signed document. Raises what ReleaseClient raises, and StageError for this machine's own files."""
         try:
             root = self._trust_root.read_bytes()
         except OSError as error:
@@ -202,11 +271,7 @@ class Contents:
         seconds = self._deadlines.connect + self._deadlines.read
         client = ReleaseClient(self._metadata, root, self._now, request_seconds=seconds)
         try:
-            return client.read(wanted.repository, wanted.path, wanted.digest).data
-        except TrustError as error:
-            raise StageError("Trust", str(error)) from error
-        except (ReleaseTransferError, ReleaseMissingError) as error:
-            raise StageError("Transfer", str(error)) from error
+            return client.read(repository, path, digest).data
         except OSError as error:
             raise StageError("Disk", f"the metadata below {self._metadata} can't be kept: {error}") from error
 
@@ -249,3 +314,11 @@ class Contents:
         if known is not None and known.digest == check.digest:
             self.forget(check.slot)
         self._refuted[check.slot] = check.digest
+
+
+def _runs(booted: Booted, image: Image) -> bool:
+    """Whether the running slot holds this image. Raises DiskError."""
+    if booted.verity_root is not None:
+        # The kernel checks each block against it as long as the machine runs.
+        return booted.verity_root == image.verity_root
+    return check_slot(booted.slot, image) is None
