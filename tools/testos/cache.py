@@ -15,6 +15,9 @@ from careen.sandbox.binaries import cache_folder
 
 UNUSED_SECONDS = 14 * 24 * 3600.0
 """How long something is kept that nobody asks for."""
+CROWDED_SECONDS = 6 * 3600.0
+"""The same for what has newer ones of its kind: each edit of the agent makes a new image of every version."""
+CROWD = 3
 
 Report = Callable[[str], None]
 
@@ -31,7 +34,7 @@ def digest_inputs(*inputs: str | bytes | Path) -> str:
         if isinstance(item, Path):
             for path in sorted(item.rglob("*")) if item.is_dir() else [item]:
                 if path.is_file() and path.suffix != ".pyc":
-                    _add(digest, path.name.encode(), path.read_bytes())
+                    _add(digest, str(path.relative_to(item.parent)).encode(), path.read_bytes())
         else:
             _add(digest, item if isinstance(item, bytes) else item.encode())
     return digest.hexdigest()[:16]
@@ -57,7 +60,7 @@ def keep(kind: str, key: str, build: Callable[[Path], None], report: Report = pr
             build(fresh)
             fresh.rename(made)
             report(f"built {kind} {key} in {time.monotonic() - began:.1f} s")
-            _sweep(base)
+            _sweep(base, kind)
     os.utime(made)
     return made
 
@@ -68,8 +71,11 @@ def _add(digest: hashlib._Hash, *parts: bytes) -> None:
         digest.update(len(part).to_bytes(8, "little") + part)
 
 
-def _sweep(base: Path) -> None:
+def _sweep(base: Path, kind: str) -> None:
     """Remove what nobody asked for in a long time, and what killed builds left behind."""
-    for path in base.iterdir():
-        if path.is_dir() and time.time() - path.stat().st_mtime > UNUSED_SECONDS:
+    found = sorted((path for path in base.iterdir() if path.is_dir()), key=lambda path: -path.stat().st_mtime)
+    crowded = [path for path in found if path.name.rpartition("-")[0] == kind][CROWD:]
+    for path in found:
+        allowed = CROWDED_SECONDS if path in crowded else UNUSED_SECONDS
+        if time.time() - path.stat().st_mtime > allowed:
             shutil.rmtree(path, ignore_errors=True)
