@@ -42,6 +42,13 @@ def test_failed_units_are_named_unless_they_are_tolerated(bare: FakeMachine) -> 
     assert check(bare, tolerant, state="degraded", failed=failed) is None
 
 
+@pytest.mark.parametrize("answer", [Answer(124, "", "systemctl did not end within 10 s"), Answer(0, "")])
+def test_a_degraded_system_whose_failed_units_nobody_names_is_not_well(bare: FakeMachine, answer: Answer) -> None:
+    bare.commands.answers = {STATE: Answer(1, "degraded\n"), LIST: answer}
+    health = Health(bare.root, bare.commands, HealthSettings(free_bytes=0, tolerated=("*",), kubelet=""))
+    assert "failed units can't be listed" in (health.check() or "")
+
+
 def test_mounts_that_must_be_there(bare: FakeMachine) -> None:
     bare.mount("252:5 /data ext4 /dev/vda5")
     assert check(bare, HealthSettings(free_bytes=0, mounts=("/data",))) is None

@@ -64,13 +64,14 @@ class Health:
             return None
         if state != "degraded":
             return f"systemd says {state or answer.sentence}"
-        failed = [unit for unit in self._list_failed() if not self._is_tolerated(unit)]
-        return f"units have failed: {', '.join(sorted(failed)[:8])}" if failed else None
-
-    def _list_failed(self) -> list[str]:
         argv = ["systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--full"]
-        lines = self._commands.run(argv, timeout=_COMMAND_SECONDS).output.splitlines()
-        return [line.split()[0] for line in lines if line.split()]
+        answer = self._commands.run(argv, timeout=_COMMAND_SECONDS)
+        listed = [line.split()[0] for line in answer.output.splitlines() if line.split()]
+        if answer.code != 0 or not listed:
+            # Not well, and nobody says why: no unit of that can count as tolerated.
+            return f"systemd says degraded, and its failed units can't be listed: {answer.sentence}"
+        failed = [unit for unit in listed if not self._is_tolerated(unit)]
+        return f"units have failed: {', '.join(sorted(failed)[:8])}" if failed else None
 
     def _is_tolerated(self, unit: str) -> bool:
         return any(fnmatch(unit, pattern) for pattern in self._settings.tolerated)
