@@ -132,6 +132,7 @@ def boot_unguarded(patch: Patch) -> None:
     for module, name in ((plan, "ACTIVATE_GATES"), (orders, "HELD_GATES")):
         kept = tuple(gate for gate in getattr(module, name) if gate.__name__ != "check_deadman")
         patch.setattr(module, name, kept)
+    patch.setattr(agent_step, "refuse_unguarded", lambda *_, **__: None)
 
 
 def believe_in_the_reset(patch: Patch) -> None:

@@ -31,6 +31,7 @@ FULL = Journal(
         stage=Stage.UNDOING,
         verdict="ROLLBACK",
         cause="LocalGate",
+        deadman="HardwareWatchdog",
         undo=Ended("order-1", "Failed", "Activate", fault=Fault("Boot", "refused")),
     ),
     ended=(Ended("order-0", "RolledBack", "Abort", "ROLLBACK", "People"),),

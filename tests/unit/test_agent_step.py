@@ -414,14 +414,36 @@ def test_activation_verifies_asks_journals_arms_journals_and_reboots() -> None:
     view = replace(view, granted="order-1")
     step = next_step(view)
     assert isinstance(step, WriteJournal)
-    assert step.journal.open == opened(stage=Stage.ARMED)
+    assert step.journal.open == opened(stage=Stage.ARMED, deadman="TrialTimer")
     view = replace(view, journal=step.journal)
     assert next_step(view) == ArmSlot(B, "Kexec")
     view = replace(view, disk=DiskView(A, slot_a(), replace(CHECKED, attributes=TRIAL)))
     step = next_step(view)
     assert isinstance(step, WriteJournal)
-    assert step.journal.open == opened(stage=Stage.REQUESTED)
+    assert step.journal.open == opened(stage=Stage.REQUESTED, deadman="TrialTimer")
     assert next_step(replace(view, journal=step.journal)) == RequestReboot("Kexec", B)
+
+
+@pytest.mark.parametrize("granted", [None, "order-1"])
+@pytest.mark.parametrize(
+    "decision", [BootDecision("Firmware", "LowMemory", "memory is low since the drain", "Missing"), None]
+)
+def test_what_nothing_would_end_is_not_armed_though_the_operator_let_it_pass(
+    decision: BootDecision | None, granted: str | None
+) -> None:
+    order = order_document("Activate")
+    view = old_boot(order, disk=DiskView(A, slot_a(), CHECKED), granted=granted)
+    view = replace(view, facts=replace(view.facts, boot_decision=decision))
+    end = closed(settle(view)[1])
+    assert (end.phase, end.fault and end.fault.class_) == ("Failed", "Boot")
+    assert end.fault
+    assert "nothing would end a trial that hangs" in end.fault.message
+    # An order that permits it needs nothing, so a watchdog that goes later does not matter either.
+    order["terms"]["allowNoDeadman"] = True
+    step = settle(replace(view, node=node(order), granted="order-1"))[1]
+    assert isinstance(step, WriteJournal)
+    assert step.journal.open
+    assert (step.journal.open.stage, step.journal.open.deadman) == (Stage.ARMED, "Missing")
 
 
 @pytest.mark.parametrize(
@@ -518,7 +540,8 @@ def test_a_kernel_that_can_not_be_loaded_leads_through_the_firmware(
     assert isinstance(step, WriteJournal)
     assert step.journal.open
     if falls_back:
-        assert step.journal.open == opened(stage=Stage.ARMED, method="Firmware")
+        promised = "Missing" if allowed else "TrialTimer"
+        assert step.journal.open == opened(stage=Stage.ARMED, method="Firmware", deadman=promised)
         assert settle(replace(view, journal=step.journal))[1] == ArmSlot(B, "Firmware")
     else:
         assert step.journal.open.stage is Stage.UNDOING

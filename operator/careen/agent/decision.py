@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from careen.api.meta import BootMethod
 
-from .view import BootDecision, Deadman, HostFacts
+from .record import Deadman, Fault
+from .view import BootDecision, HostFacts
 
 
 def decide_boot(wish: BootMethod | None, facts: HostFacts, digest: str | None = None) -> BootDecision:
@@ -30,6 +31,17 @@ def decide_boot(wish: BootMethod | None, facts: HostFacts, digest: str | None = 
         message = "the last boot of this release by kexec was lost without a word, so the firmware boots it now"
         return _through_firmware(facts, found, "KexecLost", message)
     return found
+
+
+def refuse_unguarded(decision: BootDecision, *, allowed: bool) -> Fault | None:
+    """Why a trial by this decision may not begin: nothing would end one that hangs. None if it may.
+
+    The operator has looked before the drain; memory, a watchdog or the method may have gone since.
+    """
+    if decision.deadman != "Missing" or allowed:
+        return None
+    sentence = f"nothing would end a trial that hangs ({decision.method} now: {decision.message})"
+    return Fault("Boot", f"{sentence}; spec.boot.allowNoDeadman of the policy permits it all the same")
 
 
 def _guess(facts: HostFacts) -> BootDecision:

@@ -14,7 +14,7 @@ from careen.api.node import CauseWord, ErrorClass, Goal, Phase
 from careen.disk.types import SlotName
 
 from .durable import sync_directory, write_durably
-from .record import Ended, Fault, Journal, Method, OpenOrder, OrderKind, Rejection, Stage, Verdict
+from .record import Deadman, Ended, Fault, Journal, Method, OpenOrder, OrderKind, Rejection, Stage, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,7 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {
     "class_": get_args(ErrorClass),
     "method": get_args(Method),
     "on_silence": get_args(OnSilence),
+    "deadman": get_args(Deadman),
     "kind": get_args(OrderKind),
 }
 

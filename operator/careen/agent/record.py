@@ -13,6 +13,7 @@ from careen.disk.types import SlotName
 
 Method = Literal["Kexec", "Firmware"]
 Verdict = Literal["COMMIT", "ROLLBACK"]
+Deadman = Literal["HardwareWatchdog", "TrialTimer", "Missing"]
 OrderKind = Literal["Update", "Reboot", "Reset"]
 
 MAX_ENDED = 8
@@ -103,6 +104,8 @@ class OpenOrder:
     """Why the machine goes back; with verdict COMMIT: the commit did not hold."""
     undo: Ended | None = None
     """With stage UNDOING: how the order ends."""
+    deadman: Deadman = "Missing"
+    """What must be there to end a trial that hangs, or it is not booted; Missing: the order permits to have nothing."""
     kind: OrderKind = "Update"
     """Update boots another slot on trial; Reboot and Reset boot the same one again, and both slots are it."""
     extra: Mapping[str, Any] = field(default_factory=dict)

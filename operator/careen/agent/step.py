@@ -31,7 +31,7 @@ from .actions import (
     WriteStatus,
 )
 from .aim import KEEP, Aim, end_unarmed, may_be_tried, request_activation
-from .decision import decide_boot
+from .decision import decide_boot, refuse_unguarded
 from .record import MAX_BOOTS, Ended, Fault, Journal, Moved, OpenOrder, Rejection, Stage
 from .report import build_ended, build_step, write_status
 from .requested import aim_request
@@ -213,8 +213,13 @@ def _aim_activate(view: AgentView, journal: Journal, node: NodeView, order: Assi
         return end_unarmed(view, journal, order, "Failed", fault=fault)
     if passive.digest != release.digest or passive.checked != order.id:
         return Aim(KEEP, _verify(disk.passive, order, order.id))
+    # Only now: what the release itself declares is known once it was found in the slot.
+    decision = decide_boot(order.terms.boot_method, view.facts, release.digest)
+    if fault := refuse_unguarded(decision, allowed=order.terms.allow_no_deadman):
+        return end_unarmed(view, journal, order, "Failed", fault=fault)
     if view.granted == order.id:
-        opened = _open(view, order, disk.passive, Stage.ARMED)
+        promised = "Missing" if order.terms.allow_no_deadman else decision.deadman
+        opened = replace(_open(view, order, disk.passive, Stage.ARMED), deadman=promised)
         return Aim(None, WriteJournal(replace(journal, open=opened)))
     shown = node.step.get("id") == order.id and node.step.get("phase") in ("Staged", "Activating")
     step = KEEP if shown else build_step(order.id, "Staged", goal=order.goal)

@@ -87,15 +87,16 @@ def _fall_back(view: AgentView, journal: Journal, opened: OpenOrder, order: Assi
 
     The operator has let the order pass with what would end a trial by kexec; a watchdog does not survive the firmware.
     """
-    but = None
+    but, deadman = None, decide_boot("Firmware", view.facts).deadman
     if order.terms.boot_method == "Kexec":
         but = "the order asks for kexec only"
-    elif not order.terms.allow_no_deadman and decide_boot("Firmware", view.facts).deadman == "Missing":
+    elif not order.terms.allow_no_deadman and deadman == "Missing":
         but = "nothing would end a trial that hangs if the firmware booted it"
     if but is not None:
         fault = Fault("Boot", f"{reason}; {but}")
         return _undo(journal, opened, Ended(opened.order, "Failed", "Activate", fault=fault))
-    return Aim(None, WriteJournal(replace(journal, open=replace(opened, method="Firmware"))))
+    promised = "Missing" if order.terms.allow_no_deadman else deadman
+    return Aim(None, WriteJournal(replace(journal, open=replace(opened, method="Firmware", deadman=promised))))
 
 
 def _armed(view: AgentView, opened: OpenOrder) -> bool:

@@ -12,7 +12,7 @@ from careen.api.meta import BootMethod
 from careen.api.node import Assignment
 from careen.disk.types import Attributes, SlotName
 
-from .record import Fault, Journal, Method, Moved
+from .record import Deadman, Fault, Journal, Method, Moved
 
 MAX_BACK_OFF_SECONDS = 300.0
 GATE_POLL_SECONDS = 2.0
@@ -85,9 +85,6 @@ class BootView:
     """Why the boot before this one ended, where that can be read."""
     uptime: float = 0.0
     """Seconds of CLOCK_BOOTTIME since the boot: the clock of every instant in this view."""
-
-
-Deadman = Literal["HardwareWatchdog", "TrialTimer", "Missing"]
 
 
 @dataclass(frozen=True)

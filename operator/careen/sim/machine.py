@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from careen.agent.record import Deadman
 from careen.agent.step import BootDecision, Journal
-from careen.agent.view import Deadman
 from careen.disk.types import SlotName
 
 from .agent import Agent

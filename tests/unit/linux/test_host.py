@@ -8,7 +8,7 @@ import json
 import platform
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +134,7 @@ async def host(machine: FakeMachine, kexec: FakeKexec) -> AsyncIterator[LinuxHos
 async def journal(host: LinuxHost, **changes: object) -> None:
     digest = "sha256:" + "b" * 64
     opened = OpenOrder("order-1", digest, "2.0.0", A, B, BOOT_ID, "Kexec", 0, 300, "Rollback", Stage.ARMED)
+    opened = replace(opened, **changes)  # type: ignore[arg-type]
     await host.write_journal(Journal(MACHINE_ID, boots=(BOOT_ID,), open=opened))
 
 
@@ -359,6 +360,17 @@ async def test_whatever_fails_before_systemd_is_asked_is_a_proven_failure(
     with pytest.raises(RebootError):
         await host.request_reboot(method, B)
     assert ran(machine, "systemctl kexec", "systemctl reboot") == []
+
+
+async def test_without_the_watchdog_that_was_promised_nothing_is_requested(
+    host: LinuxHost, machine: FakeMachine, slot_tree: Path
+) -> None:
+    hold(machine, B, document())
+    await journal(host, deadman="HardwareWatchdog")
+    await host.arm(B, "Kexec")
+    with pytest.raises(RebootError, match="watchdog that was to end a trial that hangs is gone"):
+        await host.request_reboot("Kexec", B)
+    assert ran(machine, "systemctl kexec") == []
 
 
 @pytest.mark.parametrize("fault", ["watchdog", "kernel", "systemd"])

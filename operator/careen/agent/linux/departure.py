@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from careen.agent.host import KexecRefusedError, RebootError
 from careen.agent.journal import load_journal
-from careen.agent.record import Method
+from careen.agent.record import Method, OpenOrder
 from careen.agent.staging.contents import Contents
 from careen.agent.staging.fault import StageError
 from careen.disk.slots import arm_firmware, arm_kexec
@@ -114,7 +114,10 @@ class Departure:
             candidate = self._describe(slot, trial=True)
             Arming(self._root, self._kexec, self.loader(machine)).load(machine, candidate)
         self._complete_loader(machine, slot, "Kexec")
-        if watchdog := self.find_lasting():
+        watchdog = self.find_lasting()
+        if watchdog is None and self._needs_watchdog():
+            raise RebootError("kexec: the hardware watchdog that was to end a trial that hangs is gone")
+        if watchdog is not None:
             self.keeper = self.keeper or WatchdogKeeper(self._root, self._commands, watchdog)
             self.keeper.arm(self._settings.watchdog_seconds)
 
@@ -148,10 +151,18 @@ class Departure:
             raise StageError("Integrity", f"the document of {record.digest} is not in {STATE}/releases any more")
         if image.kernel is None:
             raise StageError("Refused", f"release {record.version} has no kernel; allowed: releases with one")
-        journal = load_journal(self._root.at(f"{STATE}/journal.json"))
-        order = journal.open.order if trial and journal and journal.open else ""
+        opened = self._load_open() if trial else None
+        order = opened.order if opened else ""
         seconds = self._settings.watchdog_seconds if trial and self.find_lasting() else 0
         return Candidate(slot, record.version, image, order, seconds)
+
+    def _load_open(self) -> OpenOrder | None:
+        journal = load_journal(self._root.at(f"{STATE}/journal.json"))
+        return journal.open if journal else None
+
+    def _needs_watchdog(self) -> bool:
+        opened = self._load_open()
+        return opened is not None and opened.deadman == "HardwareWatchdog"
 
     def find_lasting(self) -> Watchdog | None:
         """The watchdog that goes on over a kexec and waits long enough."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from careen.agent.view import BootDecision, Deadman
+from careen.agent.record import Deadman
+from careen.agent.view import BootDecision
 
 from .root import Root
 
