@@ -313,6 +313,23 @@ async def test_kexec_goes_through_systemd_with_a_forced_reset_behind_it(
     assert kexec.calls == ["load"]
 
 
+@pytest.mark.parametrize("stage", [Stage.ARMED, Stage.UNDOING, Stage.REQUESTED])
+async def test_a_kernel_that_a_killed_agent_has_loaded_stays_only_for_a_boot_that_was_asked_for(
+    machine: FakeMachine, kexec: FakeKexec, stage: Stage
+) -> None:
+    async with LinuxHost(settings(), root=machine.root, commands=machine.commands, kexec=kexec) as host:
+        await journal(host, stage=stage)
+    kexec.loaded = b"", b"", ""
+    async with LinuxHost(settings(), root=machine.root, commands=machine.commands, kexec=kexec):
+        assert kexec.is_loaded() is (stage is Stage.REQUESTED)
+
+
+async def test_a_kernel_that_somebody_else_has_loaded_is_left_alone(machine: FakeMachine, kexec: FakeKexec) -> None:
+    kexec.loaded = b"", b"", ""
+    async with LinuxHost(settings(), root=machine.root, commands=machine.commands, kexec=kexec):
+        assert kexec.is_loaded()
+
+
 async def test_a_kernel_that_got_lost_is_loaded_again(
     host: LinuxHost, machine: FakeMachine, kexec: FakeKexec, slot_tree: Path
 ) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from careen.agent.host import KexecRefusedError, RebootError
 from careen.agent.journal import load_journal
-from careen.agent.record import Method, OpenOrder
+from careen.agent.record import Method, OpenOrder, Stage
 from careen.agent.staging.contents import Contents
 from careen.agent.staging.fault import StageError
 from careen.disk.slots import arm_firmware, arm_kexec
@@ -84,6 +84,15 @@ class Departure:
         if self.keeper is not None and self._watchdog_armed:
             self.keeper.disarm()
         self._watchdog_armed = False
+
+    def forget_load(self, boot_id: str) -> None:
+        """Unload the kernel that an agent which was killed has loaded for a boot that is not asked for yet.
+
+        It is loaded again if that boot comes; if the order is aborted, nobody else would take it back.
+        """
+        opened = self._load_open()
+        if opened is not None and opened.from_boot_id == boot_id and opened.stage is not Stage.REQUESTED:
+            self._kexec.unload()
 
     def _prepare(self, machine: Machine, method: Method, slot: SlotName) -> Method:
         if method == "Kexec" and slot is machine.booted:

@@ -87,6 +87,7 @@ class LinuxHost:
         await in_thread(self._open)
         try:
             await self._contents.open()
+            await in_thread(self._departure.forget_load, self._boot.boot_id)
             self._begin_boot()
         except BaseException:
             await self.__aexit__()
