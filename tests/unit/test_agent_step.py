@@ -666,6 +666,19 @@ def test_a_trial_boot_is_reported_with_its_new_boot_id() -> None:
     assert next_step(told(view, step)) == Wait(12.0)
 
 
+def test_a_slot_that_can_not_be_marked_good_says_why_and_is_tried_again() -> None:
+    fault = Fault("Disk", "the ESP: No space left on device (vmlinuz)")
+    view = trial_boot(order_document("Commit"), journal=with_open(verdict="COMMIT"))
+    assert next_step(view) == MarkGood(B)
+    view = replace(view, trouble=Trouble("order-1", "MarkGood", fault, 3, not_before=view.boot.uptime + 4))
+    step = shown(view)
+    assert (step["phase"], step["error"]) == ("Verifying", {"class": "Disk", "message": fault.message})
+    assert settle(view)[1] == Wait(view.boot.uptime + 4)
+    later = replace(view, boot=replace(view.boot, uptime=view.boot.uptime + 4))
+    assert settle(later)[1] == MarkGood(B)
+    assert next_step(replace(later, node=None)) == MarkGood(B)
+
+
 def test_commit_is_journaled_then_marked_good_then_told() -> None:
     view = quiet(trial_boot(order_document("Activate")))
     assert view.node is not None

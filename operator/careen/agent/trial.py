@@ -128,7 +128,11 @@ def _aim_trial(view: AgentView, journal: Journal, opened: OpenOrder) -> Aim:
     booted = view.disk[view.disk.booted].attributes
     if opened.verdict == "COMMIT":
         if not booted.good or booted.tries or view.disk[view.disk.passive].attributes.priority >= booted.priority:
-            return Aim(None, MarkGood(view.disk.booted))
+            trouble = view.trouble
+            failing = trouble is not None and trouble.order == opened.order and trouble.action == MarkGood.__name__
+            # The machine holds its lock until this succeeds: people must see why it does not.
+            step = _build_verifying(opened, trouble.fault) if trouble and failing else None
+            return Aim(step, MarkGood(view.disk.booted))
         return _close(view, journal, opened, Ended(opened.order, "Committed", "Commit", "COMMIT"))
     if opened.verdict == "ROLLBACK":
         return _aim_abandon(view, opened)
