@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from careen import __version__
 from careen.kube.session import Session
 
+from .clock import TrustClock
 from .host import Host
 from .memory import limit_arenas
 from .runner import Exit, Settings, run_agent
@@ -63,11 +66,13 @@ async def _run(options: Options) -> Exit | None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    clock = TrustClock()
     try:
         async with (
-            _open_host(options) as host,
+            _open_host(options, clock.now) as host,
             Session.connect(options.kubeconfig, user_agent=f"careen-agent/{__version__}") as session,
         ):
+            clock.follow(session.clock)
             return await run_agent(host, session, options.node, options.settings)
     except asyncio.CancelledError:
         if not stopped:
@@ -75,15 +80,15 @@ async def _run(options: Options) -> Exit | None:
         return None
 
 
-def _open_host(options: Options) -> AbstractAsyncContextManager[Host]:
+def _open_host(options: Options, now: Callable[[], datetime]) -> AbstractAsyncContextManager[Host]:
     # Imported here: each host brings much that the other does not need.
     if options.linux is not None:
         from .linux.host import LinuxHost
         from .linux.root import Root
 
-        return LinuxHost(options.linux, root=Root(options.host_root))
+        return LinuxHost(options.linux, root=Root(options.host_root), now=now)
     if options.folder is None:
         raise ValueError("the options name no machine; allowed: a folder, or the settings of a Linux machine")
     from .imagehost import ImageHost
 
-    return ImageHost(options.folder, options.trust_root, kexec=options.kexec)
+    return ImageHost(options.folder, options.trust_root, kexec=options.kexec, now=now)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
 
@@ -134,7 +135,8 @@ class ImageHost:
     """The host for a machine folder. Open it with `async with ImageHost(…)`; refused while another has it open.
 
     trust_root: file with the root.json that releases are trusted by. http: client for the release repository, shared
-    by many hosts of one process if given. kexec: whether the machine can boot by kexec.
+    by many hosts of one process if given. kexec: whether the machine can boot by kexec. now: the time for signatures
+    that expire; default the system's clock.
     """
 
     def __init__(
@@ -145,11 +147,13 @@ class ImageHost:
         http: aiohttp.ClientSession | None = None,
         kexec: bool = True,
         deadlines: Deadlines | None = None,
+        now: Callable[[], datetime] | None = None,
     ) -> None:
         self.folder = MachineFolder(folder)
         self._kexec = kexec
         self._lock = -1
-        self._contents = Contents(self.folder.state, trust_root, platform.machine(), http=http, deadlines=deadlines)
+        machine = platform.machine()
+        self._contents = Contents(self.folder.state, trust_root, machine, http=http, deadlines=deadlines, now=now)
 
     async def __aenter__(self) -> Self:
         self.folder.state.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ import os
 import platform
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from datetime import datetime
 from typing import Self
 
 from careen import __version__
@@ -61,7 +62,8 @@ STEADY_SECONDS = 30.0
 class LinuxHost:
     """The host. Open it with `async with LinuxHost(settings)`; refused while another agent has it open.
 
-    root: where the machine's files are seen. commands, kexec: for tests.
+    root: where the machine's files are seen. now: the time for signatures that expire; default the system's clock.
+    commands, kexec: for tests.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class LinuxHost:
         root: Root | None = None,
         commands: Commands | None = None,
         kexec: KexecLoader | None = None,
+        now: Callable[[], datetime] | None = None,
     ) -> None:
         self.settings = settings
         self.root = root or Root()
@@ -78,7 +81,8 @@ class LinuxHost:
         self._kexec = kexec or FileLoader(self.root)
         self._health = Health(self.root, self._commands, settings.health)
         self._state, self._run = self.root.at(STATE), self.root.at(RUN)
-        self._contents = Contents(self._state, self.root.at(str(settings.trust_root)), platform.machine())
+        trust_root = self.root.at(str(settings.trust_root))
+        self._contents = Contents(self._state, trust_root, platform.machine(), now=now)
         self._departure = Departure(self.root, self._commands, self._kexec, self._contents, settings)
         self._documents: dict[str, ReleaseDocument] = {}
         self._lock = -1
