@@ -23,19 +23,35 @@ def check(tmp_path: Path) -> object:
     for name in ("systemctl", "kexec", "blkid", "sleep"):
         body = f'echo "{name} $*" >>{tmp_path}/ran\n'
         if name == "blkid":
-            body = f"cat {tmp_path}/flags\n"
+            body = f"case $* in *{tmp_path}/dev/vda3) exec cat {tmp_path}/flags ;; esac\nexit 2\n"
         (programs / name).write_text(f"#!/bin/sh\n{body}")
         (programs / name).chmod(0o755)
-    for place in ("/run/careen/", "/proc/cmdline", "/dev/kmsg"):
+    for place in ("/run/careen/", "/proc/cmdline", "/dev/", "/sys/class/block/"):
         text = text.replace(place, f"{tmp_path}{place}")
     script = tmp_path / "trial-check"
     script.write_text(text)
     for folder in ("run/careen", "proc", "dev"):
         (tmp_path / folder).mkdir(parents=True)
+    shown = tmp_path / "sys/class/block"
+    for name in ("vda", "vda2", "vda3"):
+        (shown / name).mkdir(parents=True)
+    (shown / "vda/uevent").write_text("DEVNAME=vda\nDEVTYPE=disk\n")
 
-    def run(line: str, *, flags: str = "0x2000000000000", committed: bool = False, alive: float | None = None) -> str:
+    def run(
+        line: str,
+        *,
+        flags: str | None = "0x2000000000000",
+        name: str = "USR-B",
+        committed: bool = False,
+        alive: float | None = None,
+    ) -> str:
         (tmp_path / "proc" / "cmdline").write_text(line + "\n")
-        (tmp_path / "flags").write_text(flags + "\n")
+        for partition, label in (("vda2", "USR-A"), ("vda3", name)):
+            text = f"DEVNAME={partition}\nDEVTYPE=partition\nPARTNAME={label}\n"
+            (shown / partition / "uevent").write_text(text)
+        (tmp_path / "flags").unlink(missing_ok=True)
+        if flags is not None:
+            (tmp_path / "flags").write_text(flags + "\n")
         (tmp_path / "ran").write_text("")
         if committed:
             (tmp_path / "run/careen/committed").touch()
@@ -69,6 +85,11 @@ KEXEC, LOADER = "quiet careen.slot=B careen.boot=kexec careen.order=o-1", "quiet
         (LOADER, {"flags": "0x8102000000000000"}, "stopped"),
         (LOADER, {"flags": "0x8002000000000000"}, "reset"),
         (LOADER, {"alive": 5.0}, "left alone"),
+        # What can't be told is a trial once its time is over.
+        (LOADER, {"flags": None}, "reset"),
+        (LOADER, {"flags": None, "alive": 5.0}, "left alone"),
+        (LOADER, {"flags": None, "committed": True}, "stopped"),
+        (LOADER, {"flags": "0x102000000000000", "name": "other"}, "reset"),
         ("quiet", {}, "stopped"),
     ],
 )
