@@ -110,7 +110,8 @@ def run(
             envvar="CAREEN_AGENT_WATCHDOG_SECONDS",
             min=10,
             max=3600,
-            help="Seconds that the hardware watchdog waits, from the kexec on, for the new system's agent.",
+            help="Seconds that the hardware watchdog waits, from the kexec on, for the new system's agent. It must be "
+            "able to wait for --forced-reboot-seconds more, since nobody feeds it during the shutdown.",
             rich_help_panel=_LINUX,
         ),
     ] = 180,

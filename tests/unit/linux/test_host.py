@@ -379,6 +379,20 @@ async def test_whatever_fails_before_systemd_is_asked_is_a_proven_failure(
     assert ran(machine, "systemctl kexec", "systemctl reboot") == []
 
 
+@pytest.mark.parametrize(("limit", "deadman"), [("359", "Missing"), ("360", "HardwareWatchdog")])
+async def test_a_watchdog_counts_if_it_can_wait_for_shutdown_and_boot(
+    machine: FakeMachine, kexec: FakeKexec, limit: str, deadman: str
+) -> None:
+    for name, text in {"identity": "i6300ESB timer", "nowayout": "0", "max_timeout": limit}.items():
+        machine.write(f"/sys/class/watchdog/watchdog0/{name}", text)
+    machine.write("/sys/module/watchdog/parameters/stop_on_reboot", "0")
+    machine.write("/dev/watchdog0", "")
+    async with LinuxHost(settings(), root=machine.root, commands=machine.commands, kexec=kexec) as host:
+        decision = (await host.look()).facts.boot_decision
+    assert decision is not None
+    assert decision.deadman == deadman
+
+
 async def test_without_the_watchdog_that_was_promised_nothing_is_requested(
     host: LinuxHost, machine: FakeMachine, slot_tree: Path
 ) -> None:

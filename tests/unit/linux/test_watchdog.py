@@ -111,6 +111,14 @@ def test_armed_it_goes_on_when_the_agent_ends(bare: FakeMachine, keeper: Watchdo
     assert written(bare) == b""
 
 
+def test_a_shutdown_that_takes_its_time_does_not_eat_up_the_trials(keeper: WatchdogKeeper, driver: Driver) -> None:
+    keeper.arm(180, shutdown=120)
+    assert driver.timeout == 300
+    driver.limit = 299
+    with pytest.raises(WatchdogError, match="waits 299 s at most; needed: 300"):
+        keeper.arm(180, shutdown=120)
+
+
 def test_called_off_it_is_stopped(bare: FakeMachine, keeper: WatchdogKeeper) -> None:
     keeper.arm(180)
     keeper.disarm()
@@ -159,7 +167,7 @@ def test_where_systemd_holds_it_systemd_arms_it(
         return real(path, *args)
 
     monkeypatch.setattr(os, "open", busy)
-    keeper.arm(180)
+    keeper.arm(180, shutdown=120)
     assert bare.commands.ran[-1].endswith("KExecWatchdogUSec t 180000000")
     keeper.disarm()
     assert bare.commands.ran[-1].endswith("KExecWatchdogUSec t 0")

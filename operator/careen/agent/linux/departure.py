@@ -128,7 +128,7 @@ class Departure:
             raise RebootError("kexec: the hardware watchdog that was to end a trial that hangs is gone")
         if watchdog is not None:
             self.keeper = self.keeper or WatchdogKeeper(self._root, self._commands, watchdog)
-            self.keeper.arm(self._settings.watchdog_seconds)
+            self.keeper.arm(self._settings.watchdog_seconds, shutdown=self._settings.forced_reboot_seconds)
 
     def _prepare_firmware(self, machine: Machine, slot: SlotName) -> None:
         attributes = read_slots(machine.disk)[slot].attributes
@@ -176,7 +176,7 @@ class Departure:
     def find_lasting(self) -> Watchdog | None:
         """The watchdog that goes on over a kexec and waits long enough."""
         watchdog = find_watchdog(self._root)
-        return watchdog if watchdog is not None and watchdog.lasts(self._settings.watchdog_seconds) else None
+        return watchdog if watchdog is not None and watchdog.lasts(self._settings.watchdog_span) else None
 
     def loader(self, machine: Machine) -> BootLoader:
         """What boots this machine after a reset."""

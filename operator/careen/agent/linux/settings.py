@@ -26,8 +26,13 @@ class LinuxSettings:
     loader: LoaderName = "auto"
     """What boots the machine after a reset; auto looks for systemd-boot's note."""
     watchdog_seconds: int = 180
-    """How long the hardware watchdog waits for the trial to feed it, from the request for the kexec on."""
+    """How long the hardware watchdog waits for the trial to feed it, from the kexec on."""
     forced_reboot_seconds: int = 180
     """How long a shutdown may take before the machine is reset by force."""
     health: HealthSettings = field(default_factory=HealthSettings)
     """The local gates of a trial."""
+
+    @property
+    def watchdog_span(self) -> int:
+        """How long the watchdog must be able to wait: nobody feeds it from the request on, through the shutdown."""
+        return self.forced_reboot_seconds + self.watchdog_seconds

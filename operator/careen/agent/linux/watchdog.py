@@ -88,18 +88,21 @@ class WatchdogKeeper:
         self._pause = _FIRST_PAUSE_SECONDS
         self._handed_back = False
 
-    def arm(self, seconds: int) -> None:
+    def arm(self, seconds: int, *, shutdown: int = 0) -> None:
         """Start it with at least this many seconds, or, where systemd holds it, have systemd do so at the kexec.
 
-        Raises WatchdogError. Opened is started, whatever fails then: `disarm` it.
+        shutdown: seconds that the shutdown before the kexec may take besides. systemd feeds what it holds meanwhile;
+        one that is ours is fed by nobody, since the agent is stopped first. Opened is started, whatever fails then:
+        `disarm` it. Raises WatchdogError.
         """
         self._handed_back = False
-        if not self._watchdog.lasts(seconds):
-            raise WatchdogError(errno.EINVAL, f"{self._watchdog.identity} can't wait {seconds} s over a kexec")
+        whole = seconds + shutdown
+        if not self._watchdog.lasts(whole):
+            raise WatchdogError(errno.EINVAL, f"{self._watchdog.identity} can't wait {whole} s over a kexec")
         if self._open():
-            granted = self._set_timeout(seconds)
-            if granted < seconds:
-                raise WatchdogError(errno.EINVAL, f"{self._watchdog.name} waits {granted} s at most; needed: {seconds}")
+            granted = self._set_timeout(whole)
+            if granted < whole:
+                raise WatchdogError(errno.EINVAL, f"{self._watchdog.name} waits {granted} s at most; needed: {whole}")
             return
         # systemd has it: its last act before the kexec is to set this timeout.
         self._tell_systemd(seconds * 1_000_000)
