@@ -118,9 +118,9 @@ def image(version: str, fault: Fault | None = None) -> OsImage:
     return build_image(Variant(version, fault))
 
 
-def wait_up(machine: Machine, version: str, slot: SlotName, boot: str) -> None:
+def wait_up(machine: Machine, version: str, slot: SlotName, boot: str, seconds: float = BOOT_SECONDS) -> None:
     """Wait until a system is up, and compare which one it is. boot: firmware or kexec."""
-    line = machine.console.wait_for(r"OS up", BOOT_SECONDS).text
+    line = machine.console.wait_for(r"OS up", seconds).text
     found = dict(word.split("=", 1) for word in line.split() if "=" in word)
     wanted = {"version": version, "slot": str(slot), "boot": boot}
     assert {key: found.get(key) for key in wanted} == wanted, machine.console.tail()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from careen.agent.linux.settings import LinuxSettings
 from careen.disk.table import read_slots
 from careen.disk.types import SlotName
 from testos.debian import PackageSet
@@ -73,7 +74,8 @@ def test_a_hardware_watchdog_that_survives_the_kexec_ends_a_hang(site: Site) -> 
     staged = site.wait_phase(NAME, ("Staged", "Activating", *ENDED), "3", STAGE_SECONDS)
     assert staged["bootDecision"]["deadman"] == "HardwareWatchdog", staged
     site[NAME].console.wait_for("OS fault: hang", BOOT_SECONDS)
-    wait_up(site[NAME], "1", A, "firmware")
+    # It was armed for the shutdown as well.
+    wait_up(site[NAME], "1", A, "firmware", BOOT_SECONDS + LinuxSettings().forced_reboot_seconds + WATCHDOG_SECONDS)
     expect_return(site, DEADMAN_SECONDS)
 
 
