@@ -26,6 +26,12 @@ def test_a_boot_by_the_loader_has_no_order_and_no_watchdog() -> None:
     assert all(word in line.split() for word in PANIC_WORDS)
 
 
+def test_what_the_watchdog_was_told_for_a_trial_ends_with_it() -> None:
+    following = NextBoot("B", ROOT, "firmware")
+    assert "open_timeout" not in compose_line(compose_line("quiet", TRIAL), following)
+    assert "watchdog.open_timeout=9" in compose_line("quiet watchdog.open_timeout=9", following)
+
+
 @pytest.mark.parametrize(
     "stale",
     [
