@@ -12,12 +12,13 @@ from typing import Any, cast
 
 import pytest
 
+from careen.agent import runner
 from careen.agent.actions import StageImage
-from careen.agent.host import RebootError
+from careen.agent.host import RebootError, Sight
 from careen.agent.record import Method, Moved
 from careen.agent.runner import Exit, Settings, run_agent
 from careen.agent.staging.fault import StageError
-from careen.disk.types import GIVEN_UP, DiskBusyError, SlotName
+from careen.disk.types import GIVEN_UP, DiskBusyError, GptInvalidError, SlotName
 from careen.kube.errors import Conflict, Invalid, NotFound, Unreachable
 from careen.kube.session import Answer, Session
 from careen.sandbox.memory import MemoryHost
@@ -133,6 +134,12 @@ class Host(MemoryHost):
     reboot_faults: list[Exception]
     arm_faults: list[Exception]
     hold: asyncio.Event | None
+    look_fault: Exception | None
+
+    async def look(self) -> Sight:
+        if self.look_fault:
+            raise self.look_fault
+        return await super().look()
 
     async def stage(self, image: StageImage, on_progress: Callable[[Moved], None]) -> None:
         if self.hold:
@@ -160,7 +167,7 @@ def api() -> OneNode:
 @pytest.fixture
 def host() -> Host:
     made = cast("Host", Host.install("m-id", "1.0.0", OLD))
-    made.stage_faults, made.reboot_faults, made.arm_faults, made.hold = [], [], [], None
+    made.stage_faults, made.reboot_faults, made.arm_faults, made.hold, made.look_fault = [], [], [], None, None
     return made
 
 
@@ -322,3 +329,23 @@ async def test_a_bug_is_shown_and_does_not_end_the_agent(host: Host, api: OneNod
         await until(lambda: api.step.get("phase") == "Failed")
         assert api.step["error"] == {"class": "Internal", "message": "ZeroDivisionError: division by zero"}
         await until(lambda: api.step["phase"] == "Staged")
+
+
+async def test_a_disk_without_a_table_is_told_and_nothing_is_done_until_it_has_one(
+    host: Host, api: OneNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "BLIND_SECONDS", 0.02)
+    async with agent(host, api) as task:
+        await until(lambda: api.step.get("phase") == "Idle")
+        host.look_fault = GptInvalidError("/dev/vda has no GPT: both copies are damaged")
+        api.give()
+        await until(lambda: api.step.get("error"))
+        assert api.step["error"] == {"class": "Disk", "message": "/dev/vda has no GPT: both copies are damaged"}
+        assert api.step["phase"] == "Idle"
+        writes = len(api.writes)
+        await asyncio.sleep(0.2)
+        assert len(api.writes) == writes
+        assert not task.done()
+        host.look_fault = None
+        await until(lambda: api.step["phase"] == "Staged")
+        assert "error" not in api.step

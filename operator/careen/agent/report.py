@@ -49,6 +49,13 @@ def build_step(
     return document
 
 
+def report_blindness(node: NodeView, message: str) -> WriteStatus | None:
+    """The write that says why the machine can't be looked at; None if the status says it. The phase stays as it is."""
+    step = node.step or build_step("", "Idle")
+    patch = _diff(node.status, {"step": {**step, "error": {"class": "Disk", "message": message[:MAX_MESSAGE]}}})
+    return WriteStatus(node.uid, patch) if patch else None
+
+
 def build_ended(end: Ended, goal: Goal | None) -> Document:
     """status.step of an order that has ended, as the answer to a goal."""
     return build_step(

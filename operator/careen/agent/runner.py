@@ -41,6 +41,7 @@ from .actions import (
 )
 from .host import Host, KexecRefusedError, RebootError
 from .record import Fault, Method, Moved
+from .report import report_blindness
 from .staging.fault import StageError
 from .step import current_order, next_step, report_progress, still_wanted
 from .view import AgentView, NodeView, Trouble, decode_node, next_trouble
@@ -48,6 +49,8 @@ from .view import AgentView, NodeView, Trouble, decode_node, next_trouble
 logger = logging.getLogger(__name__)
 
 MAX_API_PAUSE_SECONDS = 60.0
+BLIND_SECONDS = 10.0
+"""How soon a machine that can't be looked at is looked at again."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,8 @@ class Exit:
 async def run_agent(host: Host, session: Session, name: str, settings: Settings | None = None) -> Exit:
     """Be the agent of the machine `name` until its host has accepted a request for a reboot.
 
-    host: open. Cancel it at any time; kill it at any time. Any number may run in one process. Raises only for bugs,
-    and OSError or DiskError if the host can't even be looked at.
+    host: open. Cancel it at any time; kill it at any time. Any number may run in one process. Raises only for bugs: a
+    host that can't be looked at any more is reported, and asked again until it can.
     """
     agent = _Agent(host, session, name, settings or Settings())
     async with agent.connected():
@@ -128,7 +131,11 @@ class _Agent:
         """Take steps until one of them is a reboot."""
         while True:
             self._wake.clear()
-            view = await self._look()
+            try:
+                view = await self._look()
+            except (DiskError, OSError) as error:
+                await self._tell_blindness(error)
+                continue
             step = next_step(view)
             if not isinstance(step, Wait):
                 logger.info("%s: %s", self._name, _describe(step))
@@ -162,6 +169,20 @@ class _Agent:
             api_not_before=self._api_not_before,
         )
         return replace(view, moved=moved if order == current_order(view) else Moved())
+
+    async def _tell_blindness(self, error: DiskError | OSError) -> None:
+        """Say that the machine can't be looked at, and wait a little. Nothing is done to it, and the phase stays."""
+        logger.error("%s: the machine can't be looked at, so nothing is done: %s", self._name, error)
+        node = self._store.objects.get(("", self._name))
+        step = report_blindness(node, str(error)) if node else None
+        try:
+            if step is not None:
+                self._store.apply(await self._merge_status(step))
+        except ApiError as refusal:
+            logger.warning("%s: %s: %s", self._name, _describe(step) if step else "", refusal)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BLIND_SECONDS):
+                await self._wake.wait()
 
     async def _pause(self, wait: Wait, view: AgentView) -> None:
         left = None if wait.until is None else max(wait.until - view.boot.uptime, 0.0)
@@ -279,11 +300,7 @@ class _Agent:
                 else:
                     self._granted = step.order
             else:
-                # A Node that was made again since the look is another one: half a status would be all it knows.
-                body = {"metadata": {"uid": step.uid}, "status": step.status}
-                answer = await patch_merge(
-                    self._session, NODES, self._name, body, subresource="status", timeout=timeout
-                )
+                answer = await self._merge_status(step)
         except ApiError as error:
             await self._note_refusal(step, view, error)
             return
@@ -294,6 +311,12 @@ class _Agent:
             self._api_pause(view)
         if isinstance(answer, dict):
             self._store.apply(answer)
+
+    async def _merge_status(self, step: WriteStatus) -> dict[str, Any]:
+        # A Node that was made again since the look is another one: half a status would be all it knows.
+        body = {"metadata": {"uid": step.uid}, "status": step.status}
+        timeout = self._settings.request_seconds
+        return await patch_merge(self._session, NODES, self._name, body, subresource="status", timeout=timeout)
 
     async def _read_node(self) -> dict[str, Any]:
         path = NODES.path(name=self._name)
