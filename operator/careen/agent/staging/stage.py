@@ -92,6 +92,7 @@ class _Staging:
         # Index and plan are let go of before the tree is read back: an agent has little memory.
         known = await self._fill()
         await in_thread(self._writer.finish)
+        logger.info("staging %s: all is written, and is read back", self._wanted.boot.version)
         if fault := await in_thread(check_slot, self._target, image, known):
             raise StageError("Disk", fault)
         await in_thread(write_boot_block, self._target, self._wanted.boot)
@@ -123,7 +124,11 @@ class _Staging:
             except DiskError as error:
                 logger.warning("nothing is copied from the booted slot: %s", error)
         plan = await in_thread(plan_blocks, leaves, passive, booted)
-        skipped = plan.count(Kind.KEEP) + plan.count(Kind.ZERO)
+        skipped, missing = plan.count(Kind.KEEP) + plan.count(Kind.ZERO), plan.count(Kind.FETCH)
+        logger.info(
+            "staging %s: of %d blocks, %d are in place, %d to be copied, %d to be fetched",
+            self._wanted.boot.version, blocks, skipped, blocks - skipped - missing, missing,
+        )  # fmt: skip
         self._note(replace(self._moved, skipped=skipped * BLOCK_BYTES))
         return plan
 
