@@ -29,7 +29,10 @@ class CommandLineError(ValueError):
 
 @dataclass(frozen=True)
 class NextBoot:
-    """What the next kernel is to be told. order: empty for a boot by the loader. watchdog_seconds: 0 for none."""
+    """What the next kernel is to be told. order: empty for what is no trial by kexec.
+
+    watchdog_seconds: 0 for none; counts for a trial only.
+    """
 
     slot: str
     root_hash: str
@@ -44,7 +47,7 @@ class NextBoot:
         if self.order:
             words.append(f"careen.order={self.order}")
         words += PANIC_WORDS
-        if self.watchdog_seconds:
+        if self.order and self.watchdog_seconds:
             # The driver would keep a running watchdog alive by itself until somebody opens it: only for so long.
             words += ["watchdog.stop_on_reboot=0", f"watchdog.open_timeout={self.watchdog_seconds}"]
         return tuple(words)
