@@ -366,6 +366,20 @@ async def test_a_staging_that_is_cancelled_leaves_no_record(host: ImageHost, ser
     assert (await host.look()).disk.b.digest is None
 
 
+async def test_a_staging_that_is_cut_short_goes_on_with_the_index_it_has(
+    host: ImageHost, machine: MachineFolder, server: ReleaseServer
+) -> None:
+    def go_down(_: Moved) -> None:
+        server.fault = ServerFault.DOWN
+
+    with pytest.raises(StageError):
+        await host.stage(image(server), go_down)
+    server.fault = None
+    await host.stage(image(server), lambda _: None)
+    assert len([path for path in server.requests if path.endswith(".tree")]) == 1
+    assert {path.name for path in machine.state.iterdir()} == {"journal.json", "lock", "releases", "slots.json", "tuf"}
+
+
 async def test_one_agent_a_machine(host: ImageHost, machine: MachineFolder) -> None:
     with pytest.raises(OSError, match="in use by another agent"):
         async with ImageHost(machine.path, machine.path):

@@ -6,11 +6,13 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import aiohttp
 import pytest
 
 from careen.agent.staging.fault import StageError
+from careen.agent.staging.kept import KeptIndex
 from careen.agent.staging.slot import read_boot_block
 from careen.agent.staging.transfer import Transfer
 from careen.release.verity import BLOCK_BYTES
@@ -124,6 +126,28 @@ async def test_what_an_interrupted_staging_wrote_is_not_fetched_again(
     await stage(http, NEW, target, server.url)
     assert holds(target, NEW)
     assert server.asked(".frames") == NEW.frame_bytes(range(8, 32))
+
+
+async def test_the_index_of_an_interrupted_staging_is_not_fetched_again(
+    http: aiohttp.ClientSession, serve: Serve, tmp_path: Path
+) -> None:
+    made = make_release(make_blocks(256))
+    server, target = await serve(made), MemorySlot(size=2 << 20)
+    kept = KeptIndex(tmp_path / "index")
+    target.write_error = (BLOCK_BYTES * 100, "Input/output error")
+    for _ in range(2):
+        with pytest.raises(StageError):
+            await stage(http, made, target, server.url, kept=kept)
+    assert [path for path, *_ in server.requests if path.endswith(".tree")] == [made.image.tree.path]
+    (tmp_path / "index").write_bytes(b"rotten")
+    target.write_error = None
+    await stage(http, made, target, server.url, kept=kept)
+    assert holds(target, made)
+    # Another release takes its place.
+    other = make_release(make_blocks(256, 5))
+    await stage(http, other, target, (await serve(other)).url, kept=kept)
+    assert holds(target, other)
+    assert kept.load(made.image.tree) is None
 
 
 async def test_a_slot_that_is_too_small_is_not_touched(http: aiohttp.ClientSession, serve: Serve) -> None:

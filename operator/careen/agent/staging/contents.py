@@ -22,6 +22,7 @@ from careen.release.manifest import Image, ReleaseDocument, digest_document, par
 
 from .admission import Running, admit_release
 from .fault import StageError
+from .kept import KeptIndex
 from .media import Source, Target
 from .slot import check_slot, read_boot_block
 from .stage import Wanted, stage_release
@@ -71,7 +72,8 @@ class Known:
 class Contents:
     """The releases in a machine's slots; one object a machine. Everything durable of it lies in the state folder.
 
-    state: folder for slots.json, releases/ (documents of what is in the slots) and tuf/ (signed metadata).
+    state: folder for slots.json, releases/ (documents of what is in the slots), tuf/ (signed metadata) and index.zst
+    (of the release that is being staged).
     trust_root: file with the root.json that all trust begins with. http: a client to share; default one of its own
     between `open` and `close`. now: the time against which signatures expire; default the system's clock.
     """
@@ -89,6 +91,7 @@ class Contents:
         self._records = state / "slots.json"
         self._documents = state / "releases"
         self._metadata = state / "tuf"
+        self._kept = KeptIndex(state / "index.zst")
         self._trust_root = trust_root
         self._architecture = architecture
         self._http = http
@@ -161,9 +164,11 @@ class Contents:
             (image.repository, *image.mirrors),
             bytes_per_second=image.bytes_per_second,
             deadlines=self._deadlines,
+            kept=self._kept,
         )
         await stage_release(self._http, wanted, target, booted, lambda moved: on_progress(replace(moved, size=size)))
         await in_thread(self._record, image.slot, admitted, "stage")
+        await in_thread(self._kept.drop)
 
     async def verify(self, check: VerifySlot, slot: Source, booted: Booted) -> bool:
         """Read back a slot and keep what is known of it in step; whether it holds the release asked for.

@@ -18,6 +18,7 @@ from careen.release.verity import check_tree
 
 from .fault import StageError
 from .frames import FrameFetcher, FrameTable, unpack
+from .kept import KeptIndex
 from .leaves import BLOCK_BYTES
 from .local import Copier, Sources
 from .media import Source, Target
@@ -44,6 +45,8 @@ class Wanted:
     bytes_per_second: int | None = None
     """Most that may be fetched in a second; None is no limit."""
     deadlines: Deadlines | None = None
+    kept: KeptIndex | None = None
+    """Where the index waits for the next try when this one is cut short; None: it is fetched again."""
 
 
 async def stage_release(
@@ -107,8 +110,12 @@ class _Staging:
         return await self._write(plan, leaves, tree, survey)
 
     async def _fetch_unpacked_tree(self) -> bytes:
-        image = self._image
-        data = await self._transfer.fetch_file(image.tree)
+        image, kept = self._image, self._wanted.kept
+        data = await in_thread(kept.load, image.tree) if kept else None
+        if data is None:
+            data = await self._transfer.fetch_file(image.tree)
+            if kept:
+                await in_thread(kept.save, data)
         return unpack(data, image.tree_bytes, image.tree.path)
 
     async def _plan(self, leaves: bytes, survey: Survey) -> BlockPlan:
