@@ -1,4 +1,4 @@
-"""How fast an unchanged image is staged, beside `openssl dgst -sha256` of the same file, and with how much memory."""
+"""How fast an image is staged, beside `openssl dgst -sha256` of the same file, and with how much memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from careen.release.verity import BLOCK_BYTES, build_tree, hash_block
 MIB = 1 << 20
 SIZE = 450 * MIB
 RUNS = 3
+FRAMES = "files/bench.frames"
 _FRAME = FRAME_BLOCKS * BLOCK_BYTES
 
 
@@ -43,8 +45,10 @@ class Staging:
     """Staging of what the passive slot holds already."""
     copied: float
     """Staging of what only the booted slot holds."""
-    peak: int
-    """Peak resident memory of an agent's process in all of them."""
+    fetched: float
+    """Staging of what neither slot holds, over loopback."""
+    peaks: dict[str, int]
+    """Peak resident memory of an agent's process, by kind of staging."""
 
     @property
     def ratio(self) -> float:
@@ -58,37 +62,52 @@ def measure(size: int = SIZE) -> Staging:
         folder = Path(name)
         image, document = make_release(folder, size)
         disk = folder / "disk.img"
-        create_image(disk, usr_bytes=size + 16 * MIB, root_bytes=MIB)
         boot = BootBlock.model_validate(document["boot"]).encode()
-        fill_slot(disk, SlotName.A, image, boot)
         with serve(folder) as url:
             job = folder / "job.json"
             job.write_text(json.dumps({"disk": str(disk), "url": url, **document}))
+            # Slot A is empty, but it is read for blocks to copy all the same.
+            create_image(disk, usr_bytes=size + 16 * MIB, root_bytes=MIB)
+            fetched = run(job)
+            disk.unlink()
+            create_image(disk, usr_bytes=size + 16 * MIB, root_bytes=MIB)
+            fill_slot(disk, SlotName.A, image, boot)
             copied = run(job)
-            times, peaks, hashing = [], [copied["peak"]], []
+            unchanged, hashing = [], []
             for _ in range(RUNS):
                 hashing.append(time_openssl(image))
-                found = run(job)
-                times.append(found["seconds"])
-                peaks.append(found["peak"])
-        return Staging(size / min(hashing), size / min(times), size / copied["seconds"], int(max(peaks)))
+                unchanged.append(run(job))
+        peaks = {"fetched": fetched["peak"], "copied": copied["peak"]}
+        peaks["unchanged"] = max(found["peak"] for found in unchanged)
+        return Staging(
+            size / min(hashing),
+            size / min(found["seconds"] for found in unchanged),
+            size / copied["seconds"],
+            size / fetched["seconds"],
+            {kind: int(peak) for kind, peak in peaks.items()},
+        )
 
 
 def make_release(folder: Path, size: int) -> tuple[Path, dict[str, object]]:
-    """The image's file, and what a staging has to know of it. Its frames are not there: nothing is fetched."""
+    """The image's file, and what a staging has to know of it."""
     dice, image, leaves = random.Random(1), folder / "image", bytearray()
-    whole = hashlib.sha256()
-    with image.open("wb") as file:
+    whole, packed, lengths = hashlib.sha256(), hashlib.sha256(), []
+    (folder / "files").mkdir()
+    with image.open("wb") as file, (folder / FRAMES).open("wb") as frames:
         for _ in range(size // MIB):
             part = dice.randbytes(MIB)
             leaves += b"".join(hash_block(part[at : at + BLOCK_BYTES]) for at in range(0, MIB, BLOCK_BYTES))
             whole.update(part)
             file.write(part)
+            for at in range(0, MIB, _FRAME):
+                frame = zstandard.compress(part[at : at + _FRAME], 1)
+                packed.update(frame)
+                lengths.append(len(frame))
+                frames.write(frame)
         tree = build_tree(bytes(leaves))
         whole.update(tree.data)
         file.write(tree.data)
-    frames = size // _FRAME
-    table = struct.pack(f"<{frames}I", *[_FRAME] * frames)
+    table = struct.pack(f"<{len(lengths)}I", *lengths)
     digest = "0" * 64
     found = Image(
         filesystem="ext4",
@@ -98,7 +117,7 @@ def make_release(folder: Path, size: int) -> tuple[Path, dict[str, object]]:
         verity_root=tree.root.hex(),
         tree=write_file(folder, "tree", zstandard.compress(tree.data, 1)),
         table=write_file(folder, "table", zstandard.compress(table)),
-        frames=StaticFile(path="files/none.frames", length=frames * _FRAME, sha256=digest),
+        frames=StaticFile(path=FRAMES, length=sum(lengths), sha256=packed.hexdigest()),
     )
     boot = BootBlock(
         version="1.0.0",
@@ -114,18 +133,32 @@ def write_file(folder: Path, kind: str, data: bytes) -> StaticFile:
     """A file of the repository."""
     digest = hashlib.sha256(data).hexdigest()
     path = f"files/{digest}.{kind}"
-    (folder / "files").mkdir(exist_ok=True)
     (folder / path).write_bytes(data)
     return StaticFile(path=path, length=len(data), sha256=digest)
 
 
 @contextmanager
 def serve(folder: Path) -> Iterator[str]:
-    """Serve a folder on loopback."""
+    """Serve a folder on loopback, ranges too."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
             pass
+
+        def do_GET(self) -> None:
+            asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+            if asked is None:
+                return super().do_GET()
+            first, last = int(asked[1]), int(asked[2])
+            path = Path(self.translate_path(self.path))
+            self.send_response(206)
+            self.send_header("Content-Length", str(last + 1 - first))
+            self.send_header("Content-Range", f"bytes {first}-{last}/{path.stat().st_size}")
+            self.end_headers()
+            with path.open("rb") as file:
+                file.seek(first)
+                self.wfile.write(file.read(last + 1 - first))
+            return None
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
