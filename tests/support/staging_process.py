@@ -18,8 +18,10 @@ from typing import Any
 
 import aiohttp
 
-# What a whole agent has loaded, so that the peak is an agent's.
+# What a whole agent has loaded once it has looked at a release's signatures, so that the peak is an agent's.
 import careen.agent.app
+import careen.agent.linux.host
+import careen.release.client
 from careen.agent.memory import limit_arenas
 from careen.agent.staging.stage import Wanted, stage_release
 from careen.disk.image import open_passive, open_slot

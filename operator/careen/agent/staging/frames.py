@@ -7,7 +7,7 @@ import sys
 import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 
@@ -114,6 +114,8 @@ class FrameFetcher:
     writer: SlotWriter
     on_blocks: Callable[[int], None]
     """Called with the number of blocks just written."""
+    storing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One batch at a time is unpacked and written: this is faster than networks, and an agent has little memory."""
 
     @property
     def _batch_frames(self) -> int:
@@ -161,7 +163,8 @@ class FrameFetcher:
             if batch:
                 before = job.blocks
                 try:
-                    await in_thread(self._store, job, batch, place)
+                    async with self.storing:
+                        await in_thread(self._store, job, batch, place)
                 finally:
                     self.on_blocks(job.blocks - before)
 

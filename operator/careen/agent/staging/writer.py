@@ -31,7 +31,8 @@ class SlotWriter:
         view = memoryview(data)
         try:
             for at in range(0, len(view), PIECE_BYTES):
-                self._target.write(block * BLOCK_BYTES + at, bytes(view[at : at + PIECE_BYTES]))
+                piece = data if len(data) <= PIECE_BYTES else bytes(view[at : at + PIECE_BYTES])
+                self._target.write(block * BLOCK_BYTES + at, piece)
             with self._lock:
                 self.written += len(view)
                 self._unsynced += len(view)
