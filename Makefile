@@ -8,7 +8,7 @@ ARGS ?=
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo test lint unit model api test-vm test-vm-all sim bench crds artifact picture lock clean
+.PHONY: help setup packages demo demo-vm test lint unit model api test-vm test-vm-all sim bench crds artifact picture lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -27,6 +27,10 @@ setup: $(VENV)/.done ## Make the virtual environment
 
 demo: setup ## Six machines update themselves, then survive a broken release; ARGS=--json for one JSON document
 	@$(BIN)/careen sandbox demo $(ARGS)
+
+demo-vm: setup ## Two virtual machines update by kexec, then survive a release that panics; ARGS=--json as for demo
+	@tools/packages vm
+	@PYTHONPATH=tools $(BIN)/python -m testos demo $(ARGS)
 
 test: setup ## Lint, types, contracts, and all tests on a real control plane
 	@$(STEP) lint $(MAKE) --no-print-directory lint

@@ -1,17 +1,26 @@
-"""Commands on the test OS: build images, write down package versions, run a machine."""
+"""Commands on the test OS: build images, write down package versions, run a machine, show a demo."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
+import signal
+import sys
 import uuid
 
+from rich.console import Console
+
+from careen.sandbox.binaries import SandboxError
+from careen.sandbox.client import ApiError
 from careen.sandbox.workspace import Workspace
 
-from .debian import PackageSet, build_root, lock_file
+from .cache import print_report
+from .debian import PackageSet, TestOsError, build_root, lock_file
 from .disk import Identity, make_disk
 from .image import build_image, build_loader
 from .machine import Machine
+from .telling import DemoError, show_demo
 from .tree import Flavor
 from .variant import Fault, Variant
 
@@ -33,6 +42,11 @@ def main() -> None:
     boot = commands.add_parser("boot", help="boot a machine with an image, and show its console")
     boot.add_argument("version")
     boot.set_defaults(run=_boot)
+    demo = commands.add_parser(
+        "demo", help="update two machines by kexec, then watch a broken release stop at the first"
+    )
+    demo.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
+    demo.set_defaults(run=_demo)
     given = parser.parse_args()
     given.run(given)
 
@@ -58,6 +72,21 @@ def _boot(given: argparse.Namespace) -> None:
         print(machine.console.log.read_text())
     finally:
         workspace.remove()
+
+
+def _demo(given: argparse.Namespace) -> None:
+    """Exit code 0 if all was as it should be, 1 if not, 130 when a person ended it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        result, document = show_demo(None if given.json else Console(), print_report)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (DemoError, TestOsError, SandboxError, ApiError) as error:
+        print(f"the demo failed: {error}", file=sys.stderr)
+        sys.exit(1)
+    if given.json:
+        print(json.dumps(document, indent=2))
+    sys.exit(0 if result.ok else 1)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,12 @@ def keep(kind: str, key: str, build: Callable[[Path], None], report: Report = pr
             fresh.mkdir()
             began = time.monotonic()
             report(f"building {kind} {key}")
-            build(fresh)
+            try:
+                build(fresh)
+            except KeyboardInterrupt:
+                # Whoever ends a build by hand may never start another one, which would clear this away.
+                shutil.rmtree(fresh, ignore_errors=True)
+                raise
             fresh.rename(made)
             report(f"built {kind} {key} in {time.monotonic() - began:.1f} s")
             _sweep(base, kind)

@@ -53,6 +53,11 @@ class Console:
         self._add(f"# {text}", time.monotonic())
 
     @property
+    def began(self) -> float:
+        """The instant of this host's monotonic clock from which the lines' seconds count."""
+        return self._began
+
+    @property
     def seconds(self) -> float:
         """The time on the clock that the lines carry."""
         return time.monotonic() - self._began

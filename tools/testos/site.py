@@ -80,6 +80,11 @@ class Site:
         """Where consoles and logs are, also afterwards."""
         return self.sandbox.logs
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the machines."""
+        return list(self._members)
+
     def __getitem__(self, name: str) -> Machine:
         """A machine by its name."""
         return self._members[name].machine

@@ -57,10 +57,17 @@ COLOURS = {
 class Picture:
     """The demo's screen. On a terminal a table that changes in place, elsewhere a line for each change of a machine."""
 
-    def __init__(self, console: Console | None, title: str) -> None:
-        """console: where to draw; None draws nothing (but `save` still works)."""
+    def __init__(
+        self, console: Console | None, title: str, *, allowed: int = MAX_UNAVAILABLE, version: str = NEXT_VERSION
+    ) -> None:
+        """console: where to draw; None draws nothing (but `save` still works).
+
+        allowed: machines that may be down at once. version: the one that the machines are to get.
+        """
         self._console = console
         self._title = title
+        self._allowed = allowed
+        self._version = version
         self._started = time.monotonic()
         self._turns: list[str] = []
         self._told: dict[str, tuple[str, ...]] = {}
@@ -99,7 +106,7 @@ class Picture:
 
     def draw_machines(self, witness: Witness, down: frozenset[str], title: str) -> Table:
         """The machines as they are."""
-        caption = f"{len(down)} of {MAX_UNAVAILABLE} down (▼)"
+        caption = f"{len(down)} of {self._allowed} down (▼)"
         table = Table(title=title, title_style="bold", expand=True, caption=caption)
         terminal = self._console if self._console is not None and self._console.is_terminal else None
         wide = terminal is None or terminal.width >= WIDE
@@ -138,7 +145,7 @@ class Picture:
     def _remember(self, witness: Witness, down: frozenset[str]) -> None:
         """Keep the moment that tells most: machines down, at different steps, with others updated already."""
         lines = [_line(witness, document) for document in witness.live[NODES].values()]
-        updated = sum(line.version == NEXT_VERSION for line in lines)
+        updated = sum(line.version == self._version for line in lines)
         score = (len(down), len({line.reason for line in lines}), min(updated, len(lines) - updated))
         if score > self._score and updated:
             seconds = time.monotonic() - self._started

@@ -107,8 +107,12 @@ class Witness:
 
     def history(self, kind: Resource, name: str) -> list[Document]:
         """All versions of one object that were seen, in their order."""
+        return [seen.document for seen in self.sightings(kind, name) if seen.document is not None]
+
+    def sightings(self, kind: Resource, name: str) -> list[Sighting]:
+        """All versions of one object that were seen, in their order, with the instants at which they arrived."""
         mine = (seen for seen in self._seen if seen.kind is kind and seen.name == name)
-        return [seen.document for seen in sorted(mine, key=lambda one: one.version) if seen.document is not None]
+        return sorted(mine, key=lambda one: one.version)
 
     async def _follow(self, kind: Resource, on_listed: Callable[[], None]) -> None:
         path = kind.path(self._namespace if kind is LEASES else None)
