@@ -56,18 +56,23 @@ class Survey:
 
     def read(self, first: int, count: int) -> None:
         """Read one slice. Call it for all of them, in order."""
-        for offset, data in read_ahead(self._slot, first * BLOCK_BYTES, (first + count) * BLOCK_BYTES):
-            block = offset // BLOCK_BYTES
-            if isinstance(data, DiskIoError):
-                blocks = min(READ_BYTES // BLOCK_BYTES, first + count - block)
-                leaves, self._bad = hash_part(self._slot, block, blocks, bad=self._bad)
-            else:
-                leaves = hash_blocks(data)
-            self._parts.append(leaves)
-            if self._wanted[block * LEAF_BYTES : block * LEAF_BYTES + len(leaves)] != leaves:
-                self._whole = None
-            elif self._whole is not None and isinstance(data, bytes):
-                self._whole.update(data)
+        with ThreadPoolExecutor(1) as beside:
+            for offset, data in read_ahead(self._slot, first * BLOCK_BYTES, (first + count) * BLOCK_BYTES):
+                block = offset // BLOCK_BYTES
+                if isinstance(data, DiskIoError):
+                    # Even if all its blocks can be read one by one, they are not in the hash of the whole.
+                    self._whole = None
+                    blocks = min(READ_BYTES // BLOCK_BYTES, first + count - block)
+                    leaves, self._bad = hash_part(self._slot, block, blocks, bad=self._bad)
+                else:
+                    # The hash of the whole takes as long as those of the blocks: a second core has time for it.
+                    whole = beside.submit(self._whole.update, data) if self._whole is not None else None
+                    leaves = hash_blocks(data)
+                    if whole is not None:
+                        whole.result()
+                self._parts.append(leaves)
+                if self._wanted[block * LEAF_BYTES : block * LEAF_BYTES + len(leaves)] != leaves:
+                    self._whole = None
 
     def finish(self, tail: bytes) -> str | None:
         """sha256 of all blocks and of `tail` behind them, hex; None if some block is not what it is to be."""
