@@ -15,6 +15,7 @@ from careen.agent.staging.fault import StageError
 from careen.agent.staging.kept import KeptIndex
 from careen.agent.staging.slot import read_boot_block
 from careen.agent.staging.transfer import Transfer
+from careen.disk.types import DiskIoError
 from careen.release.verity import BLOCK_BYTES
 from stagings import FRAME, FileServer, Made, MemorySlot, make_blocks, make_release, stage
 
@@ -98,6 +99,23 @@ async def test_a_block_that_cannot_be_read_is_fetched(http: aiohttp.ClientSessio
     assert holds(target, NEW)
     assert moved.reused == (BLOCKS - 2) * BLOCK_BYTES
     assert server.asked(".frames") == NEW.frame_bytes(range(2, 3))
+
+
+async def test_a_read_that_fails_once_does_not_spoil_the_proof(http: aiohttp.ClientSession, serve: Serve) -> None:
+    class Blinking(MemorySlot):
+        failed = False
+
+        def read_back(self, offset: int, length: int) -> bytes:
+            if length > BLOCK_BYTES and not self.failed:
+                self.failed = True
+                raise DiskIoError(f"reading slot at byte {offset}: Input/output error")
+            return super().read_back(offset, length)
+
+    target = Blinking(NEW.whole)
+    await stage(http, NEW, target, (await serve(NEW)).url)
+    assert target.failed
+    assert holds(target, NEW)
+    assert target.written() == set()
 
 
 async def test_zeros_are_not_fetched(http: aiohttp.ClientSession, serve: Serve) -> None:
