@@ -192,7 +192,8 @@ class ImageHost:
 
     async def admit(self, image: StageImage) -> None:
         """See that a release is trusted and fits this machine. Raises StageError, DiskError, OSError."""
-        with open_slot(self.folder.disk, self._booted) as booted:
+        with ExitStack() as stack:
+            booted = await in_thread(stack.enter_context, open_slot(self.folder.disk, self._booted))
             await self._admit(image, booted)
 
     async def stage(self, image: StageImage, on_progress: Callable[[Moved], None]) -> None:
