@@ -185,7 +185,7 @@ class Machine:
             "-serial", f"unix:{self._socket('shell')},server=on,wait=off",
             "-qmp", f"unix:{self._socket('monitor')},server=on,wait=off",
             "-netdev", f"user,id=net{forwards}", "-device", "virtio-net-pci,netdev=net,romfile=",
-            "-blockdev", json.dumps(self._block_device()), 
+            "-blockdev", json.dumps(self._block_device()),
             # QEMU's own answer to a full disk is to stop the machine; a real disk tells the system.
             "-device", "virtio-blk-pci,drive=disk,werror=report,rerror=report",
         ]  # fmt: skip
