@@ -57,9 +57,9 @@ test-vm: setup ## Eight scenarios on virtual machines under software emulation (
 	@tools/packages vm
 	@$(STEP) vm $(BIN)/pytest -q -m short tests/vm $(ARGS)
 
-test-vm-all: setup ## The whole matrix of faults on virtual machines
+test-vm-all: setup ## The whole matrix of faults on virtual machines; writes docs/fault-matrix.md
 	@tools/packages vm
-	@$(STEP) vm-all $(BIN)/pytest -q tests/vm $(ARGS)
+	@CAREEN_FAULT_MATRIX=docs/fault-matrix.md $(STEP) vm-all $(BIN)/pytest -q tests/vm $(ARGS)
 
 sim: setup ## The model test over SEEDS seeds (default 100000)
 	@$(BIN)/python -m careen.sim --seeds $(SEEDS)

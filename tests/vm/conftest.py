@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from testos.machine import Machine, MachineOptions
 from testos.site import Site
 from testos.variant import Fault, Variant
 
+from .matrix import VARIABLE, Matrix, Scene
+
 HERE = Path(__file__).parent
 BOOT_SECONDS = 300.0
 """How long a machine may take from its reset until its OS is up: ten times what it takes on two idle processors, three
@@ -32,6 +35,23 @@ ENDED = ("Committed", "RolledBack", "Failed")
 """Phases in which an order is done with."""
 
 MakeMachine = Callable[..., Machine]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep a table of what comes of the scenarios, if somebody wants it."""
+    if os.environ.get(VARIABLE):
+        config.pluginmanager.register(_Rows(Matrix()), "fault-matrix")
+
+
+class _Rows:
+    def __init__(self, matrix: Matrix) -> None:
+        self._matrix = matrix
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take a row, and write all of them: a run that is broken off leaves those that it has."""
+        if report.nodeid.startswith("tests/vm/"):
+            self._matrix.add(report)
+            self._matrix.write(Path(os.environ[VARIABLE]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,6 +75,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
                 build_image(Variant(version))
     except TestOsError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+@pytest.fixture
+def scene(record_property: Callable[[str, object], None]) -> Scene:
+    """What a test tells the table of faults."""
+    return Scene(record_property)
 
 
 @pytest.fixture(scope="session")
@@ -118,9 +144,9 @@ def image(version: str, fault: Fault | None = None) -> OsImage:
     return build_image(Variant(version, fault))
 
 
-def wait_up(machine: Machine, version: str, slot: SlotName, boot: str, seconds: float = BOOT_SECONDS) -> None:
+def wait_up(machine: Machine, version: str, slot: SlotName, boot: str) -> None:
     """Wait until a system is up, and compare which one it is. boot: firmware or kexec."""
-    line = machine.console.wait_for(r"OS up", seconds).text
+    line = machine.console.wait_for(r"OS up", BOOT_SECONDS).text
     found = dict(word.split("=", 1) for word in line.split() if "=" in word)
     wanted = {"version": version, "slot": str(slot), "boot": boot}
     assert {key: found.get(key) for key in wanted} == wanted, machine.console.tail()

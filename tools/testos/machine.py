@@ -25,6 +25,9 @@ HOST_ADDRESS = "10.0.2.2"
 """Where a machine sees the loopback of its host."""
 WORDS = "console=ttyS0 quiet panic=5 mitigations=off net.ifnames=0 systemd.show_status=0 systemd.debug_shell=ttyS1"
 """Command line of every kernel."""
+# Flushes are dropped: a killed QEMU leaves what it wrote to its host, and the host is not switched off.
+_CACHE = {"direct": False, "no-flush": True}
+_DISK = {"driver": "raw", "node-name": "disk", "cache": _CACHE}
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,10 @@ class MachineOptions:
     """Whether it has a hardware watchdog (i6300esb), which resets it."""
     faults: tuple[BlockFault, ...] = ()
     """What goes wrong on its disk."""
+    stop_on_fault: bool = False
+    """Whether it stands still when a write goes wrong, so that it can be cut off right there; else it gets an error."""
+    clock: str = ""
+    """What its clock says when it is switched on, such as 2031-01-01T00:00:00; empty: the right time (UTC)."""
     uefi: bool = False
     """Start the disk's own EFI boot loader by OVMF; else our loader at each reset, as a firmware does."""
     forwards: dict[int, int] = field(default_factory=dict)
@@ -141,6 +148,23 @@ class Machine:
         self.console.note("reset")
         self.monitor.execute("system_reset")
 
+    def spoil(self, *faults: BlockFault) -> None:
+        """Let things go wrong on the disk of a running machine, until it is switched off."""
+        rules = {"driver": "blkdebug", "node-name": "spoiled", "image": "medium"}
+        self.monitor.execute("blockdev-add", **rules, **{"inject-error": [_rule(fault) for fault in faults]})
+        self.monitor.execute("blockdev-reopen", options=[{**_DISK, "file": "spoiled"}])
+        self.console.note(f"the disk is spoiled: {faults}")
+
+    def set_network(self, up: bool) -> None:
+        """Pull its network cable, or plug it in again; it stays that way over a reset."""
+        self.monitor.execute("set_link", name="net", up=up)
+        self.console.note(f"network {'up' if up else 'down'}")
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a write went wrong, and it stands still for that."""
+        return bool(self.monitor.execute("query-status")["status"] == "io-error")
+
     def _socket(self, name: str) -> Path:
         return self._folder / f"{self.name}.{name}"
 
@@ -178,6 +202,7 @@ class Machine:
         forwards = "".join(
             f",hostfwd=tcp:127.0.0.1:{ours}-10.0.2.15:{theirs}" for ours, theirs in options.forwards.items()
         )
+        on_error = "stop" if options.stop_on_fault else "report"
         command = [
             program, "-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg,thread=multi", "-cpu", "max",
             "-m", str(options.memory_mib), "-smp", str(options.processors), "-device", "virtio-rng-pci",
@@ -187,8 +212,10 @@ class Machine:
             "-netdev", f"user,id=net{forwards}", "-device", "virtio-net-pci,netdev=net,romfile=",
             "-blockdev", json.dumps(self._block_device()),
             # QEMU's own answer to a full disk is to stop the machine; a real disk tells the system.
-            "-device", "virtio-blk-pci,drive=disk,werror=report,rerror=report",
+            "-device", f"virtio-blk-pci,drive=disk,rerror=report,werror={on_error}",
         ]  # fmt: skip
+        if options.clock:
+            command += ["-rtc", f"base={options.clock}"]
         if options.crash_memory:
             memory = f"memory-backend-file,id=erst,mem-path={self._socket('erst')},size={CRASH_BYTES},share=on"
             command += ["-object", memory, "-device", "acpi-erst,memdev=erst"]
@@ -211,13 +238,11 @@ class Machine:
         ]  # fmt: skip
 
     def _block_device(self) -> dict[str, Any]:
-        # Flushes are dropped: a killed QEMU leaves what it wrote to its host, and the host is not switched off.
-        cache = {"direct": False, "no-flush": True}
-        file: dict[str, Any] = {"driver": "file", "filename": str(self.disk), "cache": cache}
+        file: dict[str, Any] = {"driver": "file", "node-name": "medium", "filename": str(self.disk), "cache": _CACHE}
         if self.options.faults:
             rules = [_rule(fault) for fault in self.options.faults]
             file = {"driver": "blkdebug", "image": file, "inject-error": rules}
-        return {"driver": "raw", "node-name": "disk", "file": file, "cache": cache}
+        return {**_DISK, "file": file}
 
 
 def _rule(fault: BlockFault) -> dict[str, Any]:

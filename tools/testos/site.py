@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -168,6 +169,19 @@ class Site:
             return any(progress.get(key) for key in ("bytesReused", "bytesFetched", "bytesSkipped"))
 
         return self._wait(name, begun, "writing a release", seconds)
+
+    def wait_error(self, name: str, word: str, seconds: float) -> dict[str, Any]:
+        """Wait until a machine shows an error of this class; returns the Node's status."""
+
+        def shown(status: dict[str, Any]) -> bool:
+            return bool(((status.get("step") or {}).get("error") or {}).get("class") == word)
+
+        return self._wait(name, shown, f"showing an error of class {word}", seconds)
+
+    def request(self, name: str, action: str) -> None:
+        """Ask a machine for a reboot or reset, as `careen reboot` and `careen reset` do."""
+        wanted = {"action": action, "id": f"{action.lower()}-{time.time_ns():x}"}
+        self.api.patch(f"{OUR_NODES}/{name}", {"spec": {"request": wanted}})
 
     def wait_boot(self, name: str, last: str, seconds: float) -> dict[str, Any]:
         """Wait until a machine's agent reports another boot than `last`; returns the Node's status."""
