@@ -45,7 +45,6 @@ class Moment:
 
 _STAGES = r"WriteStatus .*'phase': '(Staging|Staged|Activating)'|StageImage|VerifySlot|RequestActivation"
 _INTERRUPTED = r"WriteStatus .*'phase': 'RolledBack'.*'cause': 'Interrupted'"
-_LOST = r"WriteStatus .*'phase': 'RolledBack'.*'cause': 'TrialLost'"
 _COMMITTED = r"WriteStatus .*'phase': 'Committed'"
 _EITHER = f"{_INTERRUPTED}|{_COMMITTED}"
 _UNRECORDED = f"{_INTERRUPTED}|{_STAGES}"
