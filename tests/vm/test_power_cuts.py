@@ -45,6 +45,7 @@ class Moment:
 
 _STAGES = r"WriteStatus .*'phase': '(Staging|Staged|Activating)'|StageImage|VerifySlot|RequestActivation"
 _INTERRUPTED = r"WriteStatus .*'phase': 'RolledBack'.*'cause': 'Interrupted'"
+_LOST = r"WriteStatus .*'phase': 'RolledBack'.*'cause': 'TrialLost'"
 _COMMITTED = r"WriteStatus .*'phase': 'Committed'"
 _EITHER = f"{_INTERRUPTED}|{_COMMITTED}"
 _UNRECORDED = f"{_INTERRUPTED}|{_STAGES}"
@@ -65,7 +66,10 @@ MOMENTS = [
     Moment("between verify and arm: the journal's intent", r"WriteJournal \S+ Armed", _UNRECORDED),
     Moment("arming: the kernel is loaded", r"ArmSlot\(", _INTERRUPTED),
     *_gpt_writes("arming", r"ArmSlot\(", _INTERRUPTED, (OLD,)),
+    Moment("requested, kexec not begun", r"RequestReboot\(", _LOST, trial=True),
     Moment("committing: between verdict and GPT", r"MarkGood\(", _EITHER, _BOTH),
+    # In a trial nothing else writes the table: the disk may be spoiled long before the commit.
+    *_gpt_writes("committing", r"OS up", _EITHER, _BOTH)[-1:],
 ]
 
 
