@@ -15,8 +15,9 @@ VARIABLE = "CAREEN_FAULT_MATRIX"
 """Environment variable with the file that the table goes into; rows of scenarios that did not run stay in it."""
 _HEAD = """# What machines do under faults
 
-Made by `make test-vm-all`, on virtual machines under software emulation: real kernels, kexec, systemd, partition
-tables and API server. A line stays until its scenario runs again, so each names the commit and the time of its run.
+Made by `make test-vm-all`, or scenario by scenario with CAREEN_FAULT_MATRIX naming this file, on virtual machines under
+software emulation: real kernels, kexec, systemd, partition tables and API server. A line stays until its scenario runs
+again, so each names the commit and the time of its run.
 The last run was of commit {commit} at {date}.
 
 | Scenario | Legal end | Seen end | What the agent says | Seconds | Commit, time |
