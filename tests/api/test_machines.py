@@ -88,6 +88,8 @@ class World:
             "onSilence": "Rollback",
             "bootMethod": "Auto",
             "drainTimeoutSeconds": 60,
+            # Orders go to and fro between two versions.
+            "allowDowngrade": True,
         }
         order = {
             "id": f"order-{self.orders}",
