@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from careen.agent.durable import write_durably
 from careen.agent.journal import JournalInvalidError, decode_journal, encode_journal, load_journal, save_journal
 from careen.agent.record import Ended, Fault, Journal, OpenOrder, Rejection, Stage
 from careen.disk.types import SlotName
+from careen.release.durable import write_durably
 
 FULL = Journal(
     "m-id",

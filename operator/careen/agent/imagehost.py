@@ -25,9 +25,9 @@ from careen.disk.image import open_passive, open_slot
 from careen.disk.slots import Slots, abandon, arm_firmware, arm_kexec, commit, disarm, invalidate
 from careen.disk.table import change_slots, read_slots
 from careen.disk.types import Slot, SlotName
+from careen.release.durable import PRIVATE, write_durably
 
 from .actions import StageImage, VerifySlot
-from .durable import write_durably
 from .host import Sight
 from .journal import load_journal, save_journal
 from .record import Journal, Method, Moved
@@ -128,7 +128,7 @@ class BootRecord:
 
     def save(self, path: Path) -> None:
         """Write it. Raises OSError."""
-        write_durably(path, json.dumps(self.__dict__).encode())
+        write_durably(path, json.dumps(self.__dict__).encode(), mode=PRIVATE)
 
 
 class ImageHost:

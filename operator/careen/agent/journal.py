@@ -12,8 +12,8 @@ from typing import Any, TypeVar, get_args
 from careen.api.meta import OnSilence
 from careen.api.node import CauseWord, ErrorClass, Goal, Phase
 from careen.disk.types import SlotName
+from careen.release.durable import PRIVATE, sync_folder, write_durably
 
-from .durable import sync_directory, write_durably
 from .record import Deadman, Ended, Fault, Journal, Method, OpenOrder, OrderKind, Rejection, Stage, Verdict
 
 logger = logging.getLogger(__name__)
@@ -80,14 +80,14 @@ def load_journal(path: Path) -> Journal | None:
     except JournalInvalidError as error:
         aside = path.with_name(f"{path.name}.corrupt")
         path.replace(aside)
-        sync_directory(path.parent)
+        sync_folder(path.parent)
         logger.error("the journal %s can't be read (%s); it is kept as %s and counts as lost", path, error, aside)
         return None
 
 
 def save_journal(path: Path, journal: Journal) -> None:
     """Replace the journal's file, durably. Raises OSError."""
-    write_durably(path, encode_journal(journal))
+    write_durably(path, encode_journal(journal), mode=PRIVATE)
 
 
 def _decode_open(document: Mapping[str, Any]) -> OpenOrder:

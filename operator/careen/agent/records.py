@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from careen.disk.types import SlotName
-
-from .durable import write_durably
+from careen.release.durable import PRIVATE, write_durably
 
 logger = logging.getLogger(__name__)
 
@@ -39,4 +38,4 @@ def load_records(path: Path) -> dict[SlotName, SlotRecord]:
 def save_records(path: Path, records: Mapping[SlotName, SlotRecord]) -> None:
     """Replace the file, durably. Raises OSError."""
     document = {name.value: asdict(entry) for name, entry in records.items()}
-    write_durably(path, json.dumps(document, indent=1).encode() + b"\n")
+    write_durably(path, json.dumps(document, indent=1).encode() + b"\n", mode=PRIVATE)

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
-from .durable import sync_directory, write_durably
+from careen.release.durable import PRIVATE, sync_folder, write_durably
 
 MARKER: Final = "careen-reset"
 """Name of the marker at the top of ROOT."""
@@ -55,13 +55,13 @@ def parse_marker(text: str) -> tuple[str, ...]:
 
 def prepare_reset(root: Path, kept: Sequence[str] = KEPT) -> None:
     """Write the marker, durably. Raises OSError."""
-    write_durably(root / MARKER, format_marker(kept).encode())
+    write_durably(root / MARKER, format_marker(kept).encode(), mode=PRIVATE)
 
 
 def drop_reset(root: Path) -> None:
     """Take the marker away, durably. Raises OSError."""
     (root / MARKER).unlink(missing_ok=True)
-    sync_directory(root)
+    sync_folder(root)
 
 
 def is_prepared(root: Path) -> bool:
@@ -78,7 +78,7 @@ def obey_reset(root: Path) -> bool:
     if not marker.exists():
         return False
     _empty(root, Path(), parse_marker(marker.read_text()))
-    sync_directory(root)
+    sync_folder(root)
     drop_reset(root)
     return True
 

@@ -110,16 +110,16 @@ def create_disk(path: Path, partitions: tuple[NewPartition, ...], *, sector_size
 
 
 class PartitionFile:
-    """The bytes of one partition. Offsets are in bytes from the partition's start; nothing outside is reachable."""
+    """The bytes of one partition. Offsets are in bytes from the partition's start; nothing outside is reachable.
 
-    def __init__(self, block: BlockFile, entry: Entry) -> None:
-        self.entry = entry
+    name: for messages. start and size: where it lies in `block`, in bytes.
+    """
+
+    def __init__(self, block: BlockFile, name: str, start: int, size: int) -> None:
+        self.size = size
         self._block = block
-
-    @property
-    def size(self) -> int:
-        """Length of the partition in bytes."""
-        return self.entry.size
+        self._name = name
+        self._start = start
 
     def read(self, offset: int, length: int) -> bytes:
         """Read through the page cache. Raises OutOfRangeError, DiskIoError."""
@@ -139,14 +139,18 @@ class PartitionFile:
 
     def drop_cached(self) -> None:
         """Let go of the page cache of this partition; what is not flushed yet stays in it."""
-        self._block.drop_cached(self.entry.start, self.size)
+        self._block.drop_cached(self._start, self.size)
 
     def _place(self, offset: int, length: int) -> int:
         if offset < 0 or length < 0 or offset + length > self.size:
             raise OutOfRangeError(
-                f"bytes {offset} to {offset + length} of partition {self.entry.label}; allowed: 0 to {self.size}"
+                f"bytes {offset} to {offset + length} of partition {self._name}; allowed: 0 to {self.size}"
             )
-        return self.entry.start + offset
+        return self._start + offset
+
+
+def _partition_file(block: BlockFile, entry: Entry) -> PartitionFile:
+    return PartitionFile(block, entry.label, entry.start, entry.size)
 
 
 def partition_range(slot: Slot) -> tuple[int, int]:
@@ -164,7 +168,7 @@ def open_slot(path: Path, name: SlotName, *, wait_seconds: float = LOCK_WAIT_SEC
         entry = find_slots(opened.table)[name].entry
         block = BlockFile.open_unlocked(path, writable=False, sector_size=opened.block.sector_size)
     with block:
-        yield PartitionFile(block, entry)
+        yield _partition_file(block, entry)
 
 
 @contextmanager
@@ -186,7 +190,7 @@ def open_passive(
             )
         block = BlockFile.open_unlocked(path, writable=True, sector_size=opened.block.sector_size)
     with block:
-        yield PartitionFile(block, slot.entry)
+        yield _partition_file(block, slot.entry)
 
 
 def fill_slot(path: Path, name: SlotName, image: Path, tail: bytes = b"") -> int:
@@ -202,7 +206,7 @@ def fill_slot(path: Path, name: SlotName, image: Path, tail: bytes = b"") -> int
         block = BlockFile.open_unlocked(path, writable=True, sector_size=opened.block.sector_size)
     done = 0
     with block, image.open("rb") as source:
-        target = PartitionFile(block, entry)
+        target = _partition_file(block, entry)
         length = image.stat().st_size
         if length + len(tail) > target.size:
             room = target.size - len(tail)

@@ -12,6 +12,8 @@ from pathlib import Path
 from .errors import ReleaseError
 
 FRESH_SUFFIX = ".new"
+PRIVATE = 0o600
+"""The mode of files that only their owner may read."""
 _POLL_SECONDS = 0.05
 
 

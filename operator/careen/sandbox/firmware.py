@@ -11,7 +11,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from careen.agent.durable import write_durably
 from careen.agent.imagehost import BootRecord, MachineFolder
 from careen.agent.record import Method
 from careen.agent.reset import obey_reset
@@ -19,6 +18,7 @@ from careen.disk.boot import boot
 from careen.disk.ext4 import read_ext4_file
 from careen.disk.table import read_slots
 from careen.disk.types import Slot, SlotName, ToolFailedError
+from careen.release.durable import PRIVATE, write_durably
 
 OS_RELEASE = "/lib/os-release"
 FAULT_FILE = "/lib/careen-fault"
@@ -116,5 +116,5 @@ def _count_boot(folder: Path, version: str) -> int:
     path = folder / "boots.json"
     counts: dict[str, int] = json.loads(path.read_bytes()) if path.exists() else {}
     counts[version] = counts.get(version, 0) + 1
-    write_durably(path, json.dumps(counts).encode())
+    write_durably(path, json.dumps(counts).encode(), mode=PRIVATE)
     return counts[version]

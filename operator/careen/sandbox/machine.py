@@ -23,7 +23,6 @@ from typing import Any, Self
 import aiohttp
 
 from careen import __version__
-from careen.agent.durable import write_durably
 from careen.agent.imagehost import ImageHost, MachineFolder
 from careen.agent.journal import save_journal
 from careen.agent.record import Journal
@@ -36,6 +35,7 @@ from careen.disk.table import read_slots
 from careen.disk.types import DiskError, SlotName
 from careen.kube.session import Session
 from careen.release.bootblock import BootBlock
+from careen.release.durable import PRIVATE, write_durably
 from careen.sandbox.firmware import Booted, BootError, Fault, Reset, kexec, power_on
 from careen.sandbox.kubelet import Kubelet
 from careen.sandbox.processes import Child, kill, spawn, stop
@@ -111,7 +111,7 @@ def create_machine(
     files.machine_id.write_text(machine_id + "\n")
     document = files.state / "releases" / f"{release.digest.removeprefix('sha256:')}.json"
     document.parent.mkdir(exist_ok=True)
-    write_durably(document, release.data)
+    write_durably(document, release.data, mode=PRIVATE)
     save_records(files.records, {SlotName.A: SlotRecord(release.digest, size, release.version)})
     save_journal(files.journal, Journal(machine_id))
     return files

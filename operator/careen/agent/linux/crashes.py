@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from careen.agent.durable import write_durably
+from careen.release.durable import PRIVATE, write_durably
 
 from .root import Root
 
@@ -43,7 +43,7 @@ def find_reset(root: Root, memory: Path, boot_id: str) -> Reset | None:
     now = sorted(set(_read_panics(root)))
     before = known.before if known.boot == boot_id else known.now
     if (found := Memory(boot_id, before, now)) != known:
-        write_durably(memory, json.dumps(asdict(found)).encode())
+        write_durably(memory, json.dumps(asdict(found)).encode(), mode=PRIVATE)
     if set(now) - set(before):
         return "Panic"
     return "Watchdog" if _has_watchdog_fired(root) else None

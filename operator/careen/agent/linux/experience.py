@@ -7,9 +7,9 @@ import logging
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from careen.agent.durable import write_durably
 from careen.agent.record import Journal, OpenOrder, Stage
 from careen.disk.types import SlotName
+from careen.release.durable import PRIVATE, write_durably
 
 logger = logging.getLogger(__name__)
 
@@ -63,4 +63,4 @@ def load_experience(path: Path) -> Experience:
 
 def save_experience(path: Path, experience: Experience) -> None:
     """Replace the file, durably. Raises OSError."""
-    write_durably(path, json.dumps(asdict(experience)).encode() + b"\n")
+    write_durably(path, json.dumps(asdict(experience)).encode() + b"\n", mode=PRIVATE)

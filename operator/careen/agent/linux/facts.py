@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from careen.agent.durable import write_durably
 from careen.agent.record import Method
+from careen.release.durable import PRIVATE, write_durably
 
 from .cmdline import find_word
 from .root import Root
@@ -101,7 +101,7 @@ def note_times(path: Path, boot: BootFacts) -> BootTimes:
     except (ValueError, TypeError) as error:
         logger.warning("%s can't be read and is made anew: %s", path, error)
     times = BootTimes(_format(boot.started), _format(boot.seen))
-    write_durably(path, json.dumps(asdict(times)).encode())
+    write_durably(path, json.dumps(asdict(times)).encode(), mode=PRIVATE)
     return times
 
 

@@ -6,11 +6,12 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from careen.disk.block import BlockFile
-from careen.disk.types import GIVEN_UP, DiskError, OutOfRangeError, SlotName, UnsafeChangeError
+from careen.disk.image import PartitionFile
+from careen.disk.types import GIVEN_UP, DiskError, SlotName, UnsafeChangeError
 
 from .devices import Device, read_holders
 from .discovery import Machine, find_machine, read_machine_slots
@@ -24,56 +25,15 @@ class SlotBusyError(DiskError):
     """Somebody uses the passive slot; the message says who."""
 
 
-class SlotFile:
-    """A slot's bytes. Offsets are in bytes from its start; nothing outside is reachable."""
-
-    def __init__(self, block: BlockFile, fd: int, device: Device) -> None:
-        self._block = block
-        self._fd = fd
-        self._device = device
-
-    @property
-    def size(self) -> int:
-        """Length of the slot in bytes."""
-        return self._device.size
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Read through the page cache. Raises OutOfRangeError, DiskIoError."""
-        return self._block.read(self._place(offset, length), length)
-
-    def read_back(self, offset: int, length: int) -> bytes:
-        """Read from the medium, past the page cache. Raises OutOfRangeError, DiskIoError."""
-        return self._block.read_back(self._place(offset, length), length)
-
-    def write(self, offset: int, data: bytes) -> None:
-        """Write all of `data`; not durable before `sync`. Raises OutOfRangeError, DiskIoError."""
-        self._block.write(self._place(offset, len(data)), data)
-
-    def sync(self) -> None:
-        """Flush all writes to the medium. Raises DiskIoError."""
-        self._block.sync()
-
-    def drop_cached(self) -> None:
-        """Let go of the page cache of what is written and flushed, which nobody will read again."""
-        with suppress(OSError):
-            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
-
-    def _place(self, offset: int, length: int) -> int:
-        if offset < 0 or length < 0 or offset + length > self.size:
-            end, node = offset + length, self._device.node
-            raise OutOfRangeError(f"bytes {offset} to {end} of {node}; allowed: 0 to {self.size}")
-        return offset
-
-
 @contextmanager
-def open_for_reading(root: Root, machine: Machine, name: SlotName) -> Iterator[SlotFile]:
+def open_for_reading(root: Root, machine: Machine, name: SlotName) -> Iterator[PartitionFile]:
     """A slot's bytes for reading. Raises OSError, DiskError."""
     with _opened(root, machine[name], os.O_RDONLY) as opened:
         yield opened
 
 
 @contextmanager
-def open_for_writing(root: Root, machine: Machine, name: SlotName) -> Iterator[SlotFile]:
+def open_for_writing(root: Root, machine: Machine, name: SlotName) -> Iterator[PartitionFile]:
     """The passive slot's bytes for writing, held with O_EXCL so that nothing can be mounted from it meanwhile.
 
     Everything is looked up again first. Raises UnsafeChangeError for the booted slot and for one that could boot,
@@ -105,7 +65,7 @@ def require_unused(root: Root, device: Device) -> None:
 
 
 @contextmanager
-def _opened(root: Root, device: Device, flags: int) -> Iterator[SlotFile]:
+def _opened(root: Root, device: Device, flags: int) -> Iterator[PartitionFile]:
     path = root.at(device.node)
     try:
         fd = os.open(path, flags | os.O_CLOEXEC)
@@ -115,7 +75,7 @@ def _opened(root: Root, device: Device, flags: int) -> Iterator[SlotFile]:
         raise
     try:
         _check_node(fd, path, device)
-        yield SlotFile(BlockFile(path, fd, device.size, _SECTOR), fd, device)
+        yield PartitionFile(BlockFile(path, fd, device.size, _SECTOR), device.node, 0, device.size)
     finally:
         os.close(fd)
 

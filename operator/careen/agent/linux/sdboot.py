@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 from uuid import UUID
 
-from careen.agent.durable import sync_directory
 from careen.agent.record import Method
 from careen.disk.table import open_table
 from careen.disk.types import DiskError, SlotName
+from careen.release.durable import sync_folder
 from careen.release.manifest import BootFile, Image
 
 from .bootfiles import mount_read_write, unmount
@@ -104,7 +105,7 @@ class SystemdBoot:
                 for entry in _read_entries(esp):
                     if entry.slot is boot.slot and entry.left is not None:
                         entry.path.unlink()
-                sync_directory(good.parent)
+                sync_folder(good.parent)
             except OSError as error:
                 raise _explain(error) from error
 
@@ -122,7 +123,7 @@ class SystemdBoot:
         for entry in mine:
             entry.path.unlink()
         if mine:
-            sync_directory(_entries(esp))
+            sync_folder(_entries(esp))
 
 
 def _explain(error: OSError) -> EspError:
@@ -134,7 +135,7 @@ def _clear(folder: Path) -> None:
     for name in ("entry", "vmlinuz", "initrd"):
         (folder / name).unlink(missing_ok=True)
     if folder.is_dir():
-        sync_directory(folder)
+        sync_folder(folder)
 
 
 def _install_release(esp: Path, boot: ArmedBoot) -> bytes:
@@ -221,34 +222,34 @@ def _files_of(esp: Path, slot: SlotName) -> Path:
     return esp / "careen" / slot.value.lower()
 
 
-def _install(source: Path, to: Path) -> None:
-    """Copy a file under another name, flush it, give it its name, flush that."""
-    fresh = to.with_name(f"{to.name}.new")
-    try:
-        with source.open("rb") as reader, fresh.open("wb") as writer:
-            shutil.copyfileobj(reader, writer, 1 << 20)
-            writer.flush()
-            os.fsync(writer.fileno())
-        fresh.replace(to)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    sync_directory(to.parent)
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file under another name, flush it, give it its name, flush that.
 
-
-def _write(path: Path, data: bytes) -> None:
+    Not write_durably, which also sets the mode: vfat has none, and refuses with EPERM.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.new")
     try:
         with fresh.open("wb") as writer:
-            writer.write(data)
+            yield writer
             writer.flush()
             os.fsync(writer.fileno())
         fresh.replace(path)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    sync_folder(path.parent)
+
+
+def _install(source: Path, to: Path) -> None:
+    with source.open("rb") as reader, _replacing(to) as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with _replacing(path) as writer:
+        writer.write(data)
 
 
 def open_esp(root: Root, machine: Machine) -> Callable[[], AbstractContextManager[Path]]:

@@ -11,12 +11,12 @@ from pathlib import Path
 import aiohttp
 
 from careen.agent.actions import StageImage, VerifySlot
-from careen.agent.durable import write_durably
 from careen.agent.record import Fault, Moved
 from careen.agent.records import SlotRecord, load_records, save_records
 from careen.agent.threads import in_thread
 from careen.disk.types import DiskError, SlotName
 from careen.release.bootblock import BootBlock
+from careen.release.durable import PRIVATE, write_durably
 from careen.release.errors import ReleaseInvalidError, ReleaseMissingError, ReleaseTransferError, TrustError
 from careen.release.manifest import Image, ReleaseDocument, digest_document, parse_document, release_path
 
@@ -301,7 +301,7 @@ class Contents:
         path = self._document_path(held.digest)
         if self._read_document(held.digest) is None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(path, held.data)
+            write_durably(path, held.data, mode=PRIVATE)
         records = load_records(self._records)
         record = SlotRecord(held.digest, held.image.size, held.document.version)
         if records.get(slot) != record:

@@ -7,7 +7,7 @@ import logging
 import os
 from pathlib import Path
 
-from careen.agent.durable import write_durably
+from careen.release.durable import PRIVATE, write_durably
 from careen.release.manifest import StaticFile
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class KeptIndex:
             self._path.unlink(missing_ok=True)
             room = os.statvfs(self._path.parent)
             if len(data) <= min(MAX_INDEX_BYTES, room.f_bavail * room.f_frsize - SPARE_BYTES):
-                write_durably(self._path, data)
+                write_durably(self._path, data, mode=PRIVATE)
         except OSError as error:
             logger.warning("the index is not kept for another try: %s", error)
 
