@@ -66,10 +66,22 @@ MOMENTS = [
     Moment("between verify and arm: the journal's intent", r"WriteJournal \S+ Armed", _UNRECORDED),
     Moment("arming: the kernel is loaded", r"ArmSlot\(", _INTERRUPTED),
     *_gpt_writes("arming", r"ArmSlot\(", _INTERRUPTED, (OLD,)),
+    Moment("armed, not requested", r"WriteJournal \S+ Requested", f"{_INTERRUPTED}|{_LOST}", trial=True),
+    Moment(
+        "committing: the verdict is written", r"WriteJournal \S+ \S+ COMMIT", f"{_LOST}|{_EITHER}", _BOTH, trial=True
+    ),
     Moment("requested, kexec not begun", r"RequestReboot\(", _LOST, trial=True),
     Moment("committing: between verdict and GPT", r"MarkGood\(", _EITHER, _BOTH),
     # In a trial nothing else writes the table: the disk may be spoiled long before the commit.
-    *_gpt_writes("committing", r"OS up", _EITHER, _BOTH)[-1:],
+    *_gpt_writes("committing", r"OS up", _EITHER, _BOTH),
+    Moment("shutting down for the kexec", r"Shutting down\.", _LOST, trial=True),
+    Moment("committed, journal still open", r"WriteJournal closed", r"WriteStatus ", (NEW,)),
+    Moment("in the new kernel", r"Failed to finalize", _LOST, pause=8.0, trial=True),
+    Moment("committed, nobody told", _COMMITTED, r"WriteStatus ", (NEW,)),
+    Moment("in the new initramfs", r"INITRD .*started", _LOST, trial=True),
+    Moment("in the new system, before the agent", r"INITRD switching to slot", _LOST, trial=True),
+    Moment("the new system is up, not judged", r"OS up", _LOST, trial=True),
+    Moment("on trial, reported", r"WriteStatus .*'phase': 'Verifying'", _LOST, trial=True),
 ]
 
 
@@ -94,7 +106,8 @@ class Life:
         self._wanted = next(version for version in ("2", "3") if version not in (self._wanted, self.running))
         self._lost = False
         release = {"repository": self.site.repository, "version": self._wanted, "allowDowngrade": True}
-        self.site.ask_for(self._wanted, release=release)
+        # A loss by kexec would make the next boot one through the firmware, which has other legal ends.
+        self.site.ask_for(self._wanted, release=release, boot={"method": "Kexec"})
 
     def cut_at(self, moment: Moment) -> None:
         """Wait for the moment, and cut the power."""

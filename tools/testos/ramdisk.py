@@ -21,9 +21,9 @@ SOFTDOG = "softdog"
 LOADER_MODULES = (*DISK_MODULES, CHECKSUM, "ext4", "erofs")
 FILES = HERE / "files"
 _APPLETS = (
-    "sh", "cat", "cmp", "cp", "crc32", "cut", "dd", "grep", "head", "hexdump", "insmod", "ln", "ls", "mkdir", "mount",
-    "mv", "od", "printf", "reboot", "rm", "sed", "seq", "sha256sum", "sleep", "stat", "switch_root", "sync", "tail",
-    "touch", "tr", "umount", "xxd", "chmod", "[", "echo",
+    "sh", "cat", "cmp", "cp", "crc32", "cut", "dd", "find", "grep", "head", "hexdump", "insmod", "ln", "ls", "mkdir",
+    "mount", "mv", "od", "printf", "reboot", "rm", "sed", "seq", "sha256sum", "sleep", "stat", "switch_root", "sync",
+    "tail", "touch", "tr", "umount", "xxd", "chmod", "[", "echo",
 )  # fmt: skip
 _SECONDS = 60.0
 
