@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 
-from . import delta, handover, planning, staging
+from . import delta, handover, outage, planning, staging
 
 
 def bench_handover() -> list[str]:
@@ -59,11 +59,23 @@ def bench_delta() -> list[str]:
     return lines
 
 
+def bench_outage() -> list[str]:
+    """One virtual machine, by kexec and through the firmware."""
+    found = outage.measure()
+    lines = [
+        f"{name}: {way.total:.1f} s from the request to the agent back (all runs: {', '.join(map(str, way.runs))}); "
+        f"{way.shutdown:.1f} s of it until the kernel started, {way.boot:.1f} s after that"
+        for name, way in (("kexec", found.kexec), ("firmware", found.firmware))
+    ]
+    return [*lines, f"kexec by firmware: {found.ratio:.2f}"]
+
+
 BENCHES: dict[str, Callable[[], list[str]]] = {
     "planning": bench_planning,
     "handover": bench_handover,
     "staging": bench_staging,
     "delta": bench_delta,
+    "outage": bench_outage,
 }
 
 

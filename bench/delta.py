@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -26,9 +25,6 @@ from careen.disk.types import SlotName
 from careen.release.bootblock import BootBlock
 from careen.release.manifest import Image
 from careen.release.verity import BLOCK_BYTES, check_tree, hash_block
-
-sys.path.append(str(Path(__file__).parent.parent / "tools"))
-
 from testos.debian import PackageSet
 from testos.image import OsImage, build_image
 from testos.tree import Flavor
