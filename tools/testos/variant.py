@@ -32,6 +32,8 @@ AGENT_UNIT = "careen-agent.service"
 TRIAL_TIMER = "careen-trial.timer"
 _UNHEALTHY = "[Unit]\nDescription=Fails\n[Service]\nType=oneshot\nExecStart=/bin/false\n"
 _CRASHING = "[Service]\nExecStart=\nExecStart=/bin/false\n"
+_SHORT_TRIAL = "[Timer]\nOnBootSec=\nOnBootSec=2min\n"
+"""The timer that ends a trial without an agent, sooner than the ten minutes that real machines get for their boot."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,20 @@ def apply(variant: Variant, usr: Path) -> None:
         case Fault.NO_AGENT:
             for link in (usr / UNITS).glob(f"*.wants/{AGENT_UNIT}"):
                 link.unlink()
+            _change(usr, TRIAL_TIMER, _SHORT_TRIAL)
         case Fault.AGENT_CRASHES:
-            drop_in = usr / UNITS / f"{AGENT_UNIT}.d/99-fault.conf"
-            drop_in.parent.mkdir(exist_ok=True)
-            replace(drop_in, _CRASHING)
+            _change(usr, AGENT_UNIT, _CRASHING)
+            _change(usr, TRIAL_TIMER, _SHORT_TRIAL)
         case Fault.UNHEALTHY:
             replace(usr / UNITS / "testos-unhealthy.service", _UNHEALTHY)
             enable(usr, "testos-unhealthy.service", "multi-user.target")
+
+
+def _change(usr: Path, unit: str, text: str) -> None:
+    """Change a unit by a drop-in."""
+    drop_in = usr / UNITS / f"{unit}.d/99-fault.conf"
+    drop_in.parent.mkdir(exist_ok=True)
+    replace(drop_in, text)
 
 
 def replace(path: Path, text: str, mode: int = 0o644) -> None:
