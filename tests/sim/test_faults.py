@@ -65,7 +65,7 @@ def uncordon_any(patch: Patch) -> None:
 
 def never_sweep(patch: Patch) -> None:
     """(e) Cordon marks whose order holds no lock are left behind."""
-    patch.setattr(plan, "_sweep", lambda view: [])
+    patch.setattr(plan, "sweep_marks", lambda view: [])
 
 
 def write_blindly(patch: Patch) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from careen.api.reasons import LOST, Cause, Reason
 
-from .actions import Action, Cordon, DeleteNode, Evict, RekeyNode, SetOrder, Turn, Uncordon
+from .actions import Cordon, DeleteNode, Evict, RekeyNode, SetOrder, Turn, Uncordon
 from .gates import HELD_GATES, REQUEST_GATES, Candidate, first_refusal
 from .releases import Release
 from .requests import explain_request, policy_behind, progress_behind, store_outcome
@@ -39,21 +39,6 @@ def advance(view: View, machine: Machine) -> Look:
             return Look(told, (rekey,))
         return replace(look, actions=(rekey,))
     return _follow_order(view, machine, core)
-
-
-def sweep_mark(core: CoreNode, held_orders: frozenset[str]) -> Action | None:
-    """Take a cordon mark away that has no reason any more.
-
-    A person who made the node schedulable overrules us: only the mark goes. A mark whose order holds no lock was
-    left behind by a leader that died between two writes.
-    """
-    if core.cordoned_for is None:
-        return None
-    if not core.unschedulable:
-        return Uncordon(core.name, core.uid, core.resource_version, schedulable=False)
-    if core.cordoned_for not in held_orders:
-        return Uncordon(core.name, core.uid, core.resource_version, schedulable=True)
-    return None
 
 
 def _follow_order(view: View, machine: Machine, core: CoreNode) -> Look:

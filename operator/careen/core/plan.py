@@ -17,8 +17,9 @@ from .gates import (
     first_refusal,
 )
 from .locks import LockDraft, draft_locks
+from .marks import sweep_marks
 from .notes import STUCK, list_holders, write_note
-from .orders import advance, give_order, sweep_mark
+from .orders import advance, give_order
 from .requests import give_request, policy_behind, progress_behind
 from .resolution import next_warning
 from .rollouts import LOCK_WRITING, RECORDING, Progress, assess
@@ -69,7 +70,7 @@ def make_plan(snapshot: Snapshot, now: float) -> Plan:
     _grant(draft)
     draft.actions += [action for d in draft.locks.values() if (action := d.to_action(snapshot.term)) is not None]
     draft.actions += [action for look in looks.values() for action in look.actions]
-    draft.actions += _sweep(view)
+    draft.actions += sweep_marks(view)
     _take_requests(draft)
     _stage(draft)
     draft.actions += _create_nodes(snapshot)
@@ -258,12 +259,6 @@ def _explain_done(draft: Draft, machine: Machine, policy: Policy, progress: Prog
     assert progress.rollout is not None
     message = f"runs {progress.rollout.release.version}"
     draft.explain(machine.name, explain(machine, policy.name, "UpToDate", Reason.UP_TO_DATE, message))
-
-
-def _sweep(view: View) -> list[Action]:
-    held = frozenset(holder.order for lock in view.snapshot.locks.values() for holder in lock.holders if holder.order)
-    swept = (sweep_mark(core, held) for core in view.snapshot.core_nodes.values())
-    return [action for action in swept if action is not None]
 
 
 def _create_nodes(snapshot: Snapshot) -> list[Action]:
