@@ -42,13 +42,21 @@ def test_the_firmware_decides_who_was_to_blame() -> None:
     suspect = Experience(suspect=NEW)
     assert learn(suspect, again, A, "boot-2") == NOTHING
     good = replace(again, open=replace(OPEN, method="Firmware", verdict="COMMIT"))
-    assert learn(suspect, good, B, "boot-2") == Experience(blamed=NEW)
+    assert learn(suspect, good, B, "boot-2") == Experience(doubted=NEW)
     assert learn(NOTHING, good, B, "boot-2") == NOTHING
+
+
+def test_kexec_is_blamed_for_the_second_release_that_only_the_firmware_boots() -> None:
+    good = replace(LOST, open=replace(OPEN, method="Firmware", verdict="COMMIT"))
+    once_more = Experience(suspect=NEW, doubted=NEW)
+    assert learn(once_more, good, B, "boot-2") == Experience(doubted=NEW), "a power cut may come twice to one release"
+    another = Experience(suspect=NEW, doubted="sha256:other")
+    assert learn(another, good, B, "boot-2") == Experience(doubted="sha256:other", blamed=NEW)
 
 
 def test_a_kexec_that_is_committed_clears_all() -> None:
     good = replace(LOST, open=replace(OPEN, verdict="COMMIT"))
-    assert learn(Experience(suspect=NEW, blamed="x"), good, B, "boot-2") == NOTHING
+    assert learn(Experience(suspect=NEW, doubted="x", blamed="y"), good, B, "boot-2") == NOTHING
 
 
 def test_it_is_kept_in_a_file(bare: FakeMachine) -> None:

@@ -16,17 +16,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Experience:
-    """suspect: digest whose last boot by kexec was lost; blamed: digest that the firmware then booted well."""
+    """suspect: digest whose last boot by kexec was lost. doubted: one that the firmware then booted well. blamed: the
+    second such digest, with no kexec that worked in between.
+
+    One loss may have been the power's: a cut between the request and the kexec looks the same.
+    """
 
     suspect: str | None = None
+    doubted: str | None = None
     blamed: str | None = None
 
 
 def learn(known: Experience, journal: Journal | None, booted: SlotName, boot_id: str) -> Experience:
     """What is known after a look at this boot. Pure.
 
-    Lost by kexec: the release is a suspect, and the firmware gets the next try. The firmware boots it well: kexec is to
-    blame. The firmware loses it too: the release was to blame, and kexec is cleared.
+    Lost by kexec: the release is a suspect, and the firmware gets the next try. The firmware boots it well: kexec is
+    doubted, and the next such release blames it. The firmware loses it too: the release was to blame, not kexec.
     """
     opened = journal.open if journal else None
     if journal is None or opened is None or boot_id == opened.from_boot_id or opened.stage is not Stage.REQUESTED:
@@ -40,7 +45,11 @@ def learn(known: Experience, journal: Journal | None, booted: SlotName, boot_id:
         return known
     if booted is opened.from_slot:
         return replace(known, suspect=None)
-    return Experience(blamed=opened.digest) if opened.verdict == "COMMIT" else known
+    if opened.verdict != "COMMIT":
+        return known
+    if known.doubted in (None, opened.digest):
+        return Experience(doubted=opened.digest, blamed=known.blamed)
+    return Experience(doubted=known.doubted, blamed=opened.digest)
 
 
 def _was_seen(journal: Journal, opened: OpenOrder, boot_id: str) -> bool:
@@ -53,7 +62,7 @@ def load_experience(path: Path) -> Experience:
     """What a file holds; nothing if it can't be read: kexec is tried again then. Raises OSError."""
     try:
         document = json.loads(path.read_bytes())
-        return Experience(document.get("suspect"), document.get("blamed"))
+        return Experience(document.get("suspect"), document.get("doubted"), document.get("blamed"))
     except FileNotFoundError:
         return Experience()
     except (ValueError, AttributeError) as error:

@@ -57,7 +57,8 @@ def read_platform(root: Root, *, watchdog: bool) -> Platform:
 class Staged:
     """The staged release. boot_bytes: size of kernel and initrd; 0 if it has none, None if nothing is staged.
 
-    trial_timer: whether it declares the timer that ends a trial. blamed: digest that only the firmware could boot here.
+    trial_timer: whether it declares the timer that ends a trial. blamed: second digest that only the firmware
+    could boot here.
     """
 
     boot_bytes: int | None = None
@@ -90,7 +91,10 @@ def _refuse(platform: Platform, settings: Preflight, staged: Staged) -> tuple[st
     if platform.free_bytes is not None and platform.free_bytes < needed:
         return "LowMemory", f"{platform.free_bytes} bytes of memory are free; kexec of this release needs {needed}"
     if staged.blamed is not None:
-        return "KexecFailed", f"kexec of {staged.blamed} was lost here, and the firmware booted it: kexec does not work"
+        return (
+            "KexecFailed",
+            f"two releases, at last {staged.blamed}, were lost by kexec here and booted by the firmware",
+        )
     vendor = platform.vendor.casefold()
     if denied := next((name for name in settings.denied_vendors if name and vendor.startswith(name.casefold())), None):
         return "DenyListed", f"machines of {platform.vendor} are on the deny list for kexec ({denied})"
