@@ -233,7 +233,7 @@ def carry_out(machine: Machine, api: Api, step: Step, chance: float) -> None:
 
     risk()
     match step:
-        case WriteStatus(_, status):
+        case WriteStatus(_, status, _):
             api.merge(dict(status))
             risk()
             machine.node = copy.deepcopy(api.node)

@@ -16,10 +16,16 @@ from .record import Journal, Method
 
 @dataclass(frozen=True)
 class WriteStatus:
-    """Write the agent's part of the Node's status: a merge patch of /status. uid: of the Node that was seen."""
+    """Write the agent's part of the Node's status: a merge patch of /status, of the very Node that was seen.
+
+    uid, resource_version: of that Node. Without the version a request of an agent that has died since, or one that
+    nobody waits for any more, could arrive late and put an older phase over a newer one: over Activating, for one,
+    after which the lock of a machine on trial would be freed.
+    """
 
     uid: str
     status: Mapping[str, Any]
+    resource_version: str
 
 
 @dataclass(frozen=True)

@@ -61,8 +61,17 @@ def end_unarmed(
 
 
 def request_activation(node: NodeView, order: Assignment) -> RequestActivation:
-    """The question to the API server whether this order still says Activate (rule 3)."""
-    tests = {"/metadata/uid": node.uid, "/spec/assignment/id": order.id, "/spec/assignment/goal": "Activate"}
+    """The question to the API server whether this order still says Activate (rule 3).
+
+    The step must be what was shown, so that a question that arrives late puts no Activating over the order's end.
+    """
+    tests = {
+        "/metadata/uid": node.uid,
+        "/spec/assignment/id": order.id,
+        "/spec/assignment/goal": "Activate",
+        "/status/step/id": order.id,
+        "/status/step/phase": node.step.get("phase"),
+    }
     patch = [{"op": "test", "path": path, "value": value} for path, value in tests.items()]
     step = build_step(order.id, "Activating", goal="Activate")
     return RequestActivation(node.uid, order.id, (*patch, {"op": "add", "path": "/status/step", "value": step}))

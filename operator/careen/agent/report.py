@@ -53,7 +53,7 @@ def report_blindness(node: NodeView, message: str) -> WriteStatus | None:
     """The write that says why the machine can't be looked at; None if the status says it. The phase stays as it is."""
     step = node.step or build_step("", "Idle")
     patch = _diff(node.status, {"step": {**step, "error": {"class": "Disk", "message": message[:MAX_MESSAGE]}}})
-    return WriteStatus(node.uid, patch) if patch else None
+    return WriteStatus(node.uid, patch, node.resource_version) if patch else None
 
 
 def build_ended(end: Ended, goal: Goal | None) -> Document:
@@ -78,7 +78,7 @@ def write_status(view: AgentView, node: NodeView, step: Document | None, *, quie
         worth.pop("slots", None)
     if set(worth.get("step") or {}) <= {"progress"}:
         worth.pop("step", None)
-    return WriteStatus(node.uid, patch) if worth else None
+    return WriteStatus(node.uid, patch, node.resource_version) if worth else None
 
 
 def _find_open(view: AgentView, node: NodeView, step: Mapping[str, Any]) -> Assignment | None:

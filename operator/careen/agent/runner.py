@@ -15,7 +15,7 @@ from typing import Any
 from careen.api.meta import AGENT_LEASE_PREFIX, API_VERSION, NAMESPACE
 from careen.disk.types import DiskError
 from careen.kube.clock import boot_seconds
-from careen.kube.errors import ApiError, NotFound
+from careen.kube.errors import ApiError, Conflict, NotFound
 from careen.kube.lease import renew_agent_lease
 from careen.kube.resources import NODES
 from careen.kube.session import Session
@@ -313,10 +313,13 @@ class _Agent:
             self._store.apply(answer)
 
     async def _merge_status(self, step: WriteStatus) -> dict[str, Any]:
-        # A Node that was made again since the look is another one: half a status would be all it knows.
-        body = {"metadata": {"uid": step.uid}, "status": step.status}
+        """The Node as written; where it has changed since it was seen, the Node as it is, to decide again on that."""
+        body = {"metadata": {"uid": step.uid, "resourceVersion": step.resource_version}, "status": step.status}
         timeout = self._settings.request_seconds
-        return await patch_merge(self._session, NODES, self._name, body, subresource="status", timeout=timeout)
+        try:
+            return await patch_merge(self._session, NODES, self._name, body, subresource="status", timeout=timeout)
+        except Conflict:
+            return await self._read_node()
 
     async def _read_node(self) -> dict[str, Any]:
         path = NODES.path(name=self._name)

@@ -104,7 +104,7 @@ def report_progress(view: AgentView, action: StageImage, moved: Moved) -> WriteS
     step = build_step(action.order, "Staging", goal=node.assignment.goal, progress=(action.size, moved))
     patch = write_status(view, node, step, quiet=True)
     if patch is None and node.step.get("progress") != step["progress"]:
-        return WriteStatus(node.uid, {"step": {"progress": step["progress"]}})
+        return WriteStatus(node.uid, {"step": {"progress": step["progress"]}}, node.resource_version)
     return patch
 
 

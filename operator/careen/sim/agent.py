@@ -304,7 +304,9 @@ class Agent:
             if set(step.status) - AGENTS_STATUS:
                 raise BrokenError(f"invariant 8: the agent writes {sorted(step.status)}")
             patch: Mapping[str, Any] = {"status": step.status}
-            return api.update("Node", name, lambda doc: merge(doc, patch), by="agent", uid=step.uid)
+            return api.update(
+                "Node", name, lambda doc: merge(doc, patch), by="agent", uid=step.uid, version=step.resource_version
+            )
         item = api.get("Node", name)
         if item is None:
             return Refused.NOT_FOUND
@@ -338,7 +340,7 @@ class Agent:
 def describe(step: Step) -> str:
     """A step in one line of a trace."""
     match step:
-        case WriteStatus(_, status):
+        case WriteStatus(_, status, _):
             told = status.get("step") or {}
             return f"status {' '.join(f'{k}={v}' for k, v in told.items())} {sorted(set(status) - {'step'})}"
         case RequestActivation(_, order, _):
