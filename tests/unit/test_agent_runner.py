@@ -72,6 +72,8 @@ class OneNode:
         else:
             if body["metadata"]["uid"] != self.node["metadata"]["uid"]:
                 raise Conflict(409, "Conflict", "Precondition failed: UID in precondition: another one")
+            if body["metadata"]["resourceVersion"] != self.node["metadata"]["resourceVersion"]:
+                raise Conflict(409, "Conflict", "the object has been modified")
             merge(self.node["status"], body["status"])
         self.writes.append(copy.deepcopy(self.node["status"].get("step", {})))
         self.changed()
@@ -240,6 +242,46 @@ async def test_a_node_that_was_made_again_is_told_everything(host: Host, api: On
         await until(lambda: api.step.get("phase") == "Staged")
     assert api.node["metadata"]["uid"] == "uid-2"
     assert {"bootID", "booted", "slots", "protocol"} <= set(api.node["status"])
+
+
+async def test_what_was_decided_on_an_older_node_is_not_written_but_decided_again(host: Host, api: OneNode) -> None:
+    sent: list[Any] = []
+
+    def change_meanwhile(body: Any) -> None:
+        sent.append(body)
+        if len(sent) == 1:
+            # A write of the agent that ran before this one: it was long on its way.
+            api.node["status"]["step"] = {"id": "order-0", "phase": "RolledBack", "cause": "Panic"}
+            api.changed()
+
+    async with agent(host, api):
+        await until(lambda: api.writes)
+        api.before_patch = change_meanwhile
+        api.give()
+        await until(lambda: api.step.get("phase") == "Staged")
+    assert len(sent) > 1
+    assert (api.step["id"], api.step.get("cause")) == ("order-1", None), "all of the older step was replaced"
+
+
+async def test_a_late_question_puts_no_activating_over_the_orders_end(host: Host, api: OneNode) -> None:
+    asked: list[Any] = []
+
+    def lose(body: Any) -> None:
+        if isinstance(body, list):
+            asked.append(copy.deepcopy(body))
+            raise Unreachable("no answer within 10 s", method="PATCH", path="x")
+
+    async with agent(host, api):
+        api.give()
+        await until(lambda: api.step.get("phase") == "Staged")
+        api.before_patch = lose
+        api.give("Activate", fromBootID=host.boot_id)
+        await until(lambda: asked)
+    api.before_patch = lambda _: None
+    api.node["status"]["step"]["phase"] = "Failed"
+    with pytest.raises(Invalid):
+        await api.request("PATCH", f"/{NAME}/status", body=asked[0])
+    assert api.step["phase"] == "Failed"
 
 
 async def test_an_abort_that_comes_before_the_request_wins(host: Host, api: OneNode) -> None:

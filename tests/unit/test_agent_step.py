@@ -352,7 +352,7 @@ def test_progress_alone_never_causes_another_write() -> None:
     view = quiet(old_boot(order_document()))
     assert isinstance(next_step(replace(view, moved=Moved(fetched=60))), StageImage)
     write = report_progress(view, IMAGE, Moved(fetched=60))
-    assert write == WriteStatus("uid-1", {"step": {"progress": progress(60)}})
+    assert write == WriteStatus("uid-1", {"step": {"progress": progress(60)}}, "7")
 
 
 def test_a_new_order_forgets_the_trouble_of_the_old_one() -> None:
@@ -404,13 +404,15 @@ def test_activation_verifies_asks_journals_arms_journals_and_reboots() -> None:
     view = replace(view, disk=DiskView(A, slot_a(), CHECKED))
     asked = next_step(view)
     assert isinstance(asked, RequestActivation)
-    assert asked.patch[:3] == (
+    assert asked.patch[:-1] == (
         {"op": "test", "path": "/metadata/uid", "value": "uid-1"},
         {"op": "test", "path": "/spec/assignment/id", "value": "order-1"},
         {"op": "test", "path": "/spec/assignment/goal", "value": "Activate"},
+        {"op": "test", "path": "/status/step/id", "value": "order-1"},
+        {"op": "test", "path": "/status/step/phase", "value": "Staged"},
     )
-    assert asked.patch[3]["path"] == "/status/step"
-    assert asked.patch[3]["value"] == {"id": "order-1", "phase": "Activating", "observedGoal": "Activate"}
+    assert asked.patch[-1]["path"] == "/status/step"
+    assert asked.patch[-1]["value"] == {"id": "order-1", "phase": "Activating", "observedGoal": "Activate"}
     view = replace(view, granted="order-1")
     step = next_step(view)
     assert isinstance(step, WriteJournal)
