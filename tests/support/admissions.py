@@ -46,6 +46,7 @@ ACTIVATE = {"goal": "Activate", "fromBootID": "boot-1"}
 SLOT = {"partition": 2, "priority": 2, "tries": 0, "successful": True}
 AGENT_VALUES: dict[str, Any] = {
     "slots": {"A": SLOT, "B": SLOT},
+    "gpt": {"faults": ["a copy is bad"], "repaired": ["so was the other"], "repairedAt": "2026-01-01T00:00:00Z"},
     "booted": "A",
     "bootID": "boot-1",
     "bootMethod": "Firmware",
