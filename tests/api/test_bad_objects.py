@@ -55,6 +55,12 @@ BAD_POLICIES: list[tuple[str, Edit, str, str]] = [
         "letters, digits and . + _ ~ -",
     ),
     (
+        "repository with a password",
+        put("spec.release.repository", "https://me:secret@a/b"),
+        "repository",
+        "without spaces, user or password",
+    ),
+    (
         "repository of another scheme",
         put("spec.release.repository", "ftp://a/b"),
         "repository",
