@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from admissions import make_fleet
 from careen.api.meta import GROUP
 from careen.sandbox.accounts import install, mint_agent_token, mint_operator_token
 from careen.sandbox.binaries import SandboxError, ensure_binaries
@@ -89,6 +90,12 @@ def admin(plane: Cluster) -> Iterator[Api]:
     api = plane.api()
     yield api
     api.close()
+
+
+@pytest.fixture
+def fleet(plane: Cluster, admin: Api, operator_api: Api) -> Iterator[None]:
+    """Two machines with an order each, their agents' Leases, and one of each other kind."""
+    yield from make_fleet(plane, admin, operator_api)
 
 
 @pytest.fixture(scope="session")

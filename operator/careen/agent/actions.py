@@ -162,6 +162,11 @@ class Wait:
     until: float | None = None
 
 
+@dataclass(frozen=True)
+class RepairTable:
+    """Bring both copies of the partition table in step, durably, and remember what was wrong."""
+
+
 Step = (
     WriteStatus
     | RequestActivation
@@ -176,5 +181,21 @@ Step = (
     | PrepareReset
     | DropReset
     | RequestReboot
+    | RepairTable
     | Wait
 )
+
+
+def describe_step(step: Step, order: str) -> str:
+    """A step in one line of the log, without long contents. order: id of what it is done for; empty for nothing."""
+    match step:
+        case WriteStatus():
+            text = f"WriteStatus {step.status.get('step') or sorted(step.status)}"
+        case WriteJournal(journal):
+            opened = journal.open
+            text = f"WriteJournal {f'{opened.stage} {opened.verdict or str()}'.strip() if opened else 'closed'}"
+        case RequestActivation():
+            text = "RequestActivation"
+        case _:
+            text = str(step)
+    return f"{text} for {order}" if order else text

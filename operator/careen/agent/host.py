@@ -78,6 +78,9 @@ class Host(Protocol):
     async def abandon(self, slot: SlotName) -> None:
         """Give up the booted slot."""
 
+    async def repair_table(self) -> None:
+        """Bring both copies of the partition table in step, and remember what was wrong."""
+
     async def prepare_reset(self) -> None:
         """Leave the marker that makes the next boot empty the writable file system but for what is the machine's own:
         its identity, its SSH host keys, the agent's credentials and state. See agent/reset.py."""

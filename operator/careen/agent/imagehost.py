@@ -23,7 +23,7 @@ import aiohttp
 from careen import __version__
 from careen.disk.image import open_passive, open_slot
 from careen.disk.slots import Slots, abandon, arm_firmware, arm_kexec, commit, disarm, invalidate
-from careen.disk.table import change_slots, read_slots
+from careen.disk.table import change_slots, inspect_slots, read_slots, repair
 from careen.disk.types import Slot, SlotName
 from careen.release.durable import PRIVATE, write_durably
 
@@ -31,6 +31,7 @@ from .actions import StageImage, VerifySlot
 from .host import Sight
 from .journal import load_journal, save_journal
 from .record import Journal, Method, Moved
+from .repairs import RepairLog
 from .reset import drop_reset, is_prepared, prepare_reset
 from .staging.contents import Admitted, Booted, Contents, Known
 from .staging.media import Source
@@ -152,6 +153,7 @@ class ImageHost:
         self.folder = MachineFolder(folder)
         self._kexec = kexec
         self._lock = -1
+        self._repairs = RepairLog(self.folder.state / "repair.json")
         machine = platform.machine()
         self._contents = Contents(self.folder.state, trust_root, machine, http=http, deadlines=deadlines, now=now)
 
@@ -237,6 +239,10 @@ class ImageHost:
         """Give up the booted slot."""
         await self._change(lambda slots: abandon(slots, slot))
 
+    async def repair_table(self) -> None:
+        """Bring both copies of the partition table in step, and remember what was wrong."""
+        await in_thread(self._repairs.note, await in_thread(repair, self.folder.disk))
+
     async def prepare_reset(self) -> None:
         """Leave the marker for the firmware, which obeys it as an initramfs would."""
         await in_thread(prepare_reset, self.folder.root, KEPT)
@@ -255,18 +261,21 @@ class ImageHost:
         return SlotName(self._boot.slot)
 
     async def _change(self, change: Callable[[Slots], Slots]) -> None:
-        await in_thread(change_slots, self.folder.disk, change)
+        changed = await in_thread(change_slots, self.folder.disk, change)
+        await in_thread(self._repairs.note, changed.repaired)
 
     def _look(self) -> Sight:
-        slots, known = read_slots(self.folder.disk), self._contents.look()
+        table, known = inspect_slots(self.folder.disk), self._contents.look()
         boot, uptime = self._boot, time.clock_gettime(time.CLOCK_BOOTTIME) - self._boot.started
         facts = HostFacts(
             platform.machine(), boot.os_image, platform.release(), __version__, self._kexec, self._decide_boot()
         )
         disk = DiskView(
             booted=self._booted,
-            a=self._show(slots.a, known[SlotName.A]),
-            b=self._show(slots.b, known[SlotName.B]),
+            a=self._show(table.slots.a, known[SlotName.A]),
+            b=self._show(table.slots.b, known[SlotName.B]),
+            faults=table.faults,
+            repair=self._repairs.last,
         )
         return Sight(
             disk=disk,
@@ -285,14 +294,15 @@ class ImageHost:
         return BootDecision("Firmware", "Unsupported", "this folder was made without kexec", "TrialTimer")
 
     def _show(self, slot: Slot, known: Known) -> SlotView:
-        record = known.record
-        running = self._boot.version if slot.name is self._booted else None
+        record, version = known.record, self._boot.version if slot.name is self._booted else None
+        if record is None and version is None:
+            version = self._contents.read_claim(slot.name, lambda: open_slot(self.folder.disk, slot.name))
         return SlotView(
             partition=slot.partition,
             capacity=slot.size,
             attributes=slot.attributes,
             digest=record.digest if record else None,
-            version=record.version if record else running,
+            version=record.version if record else version,
             checked=known.checked,
             refuted=known.refuted,
         )

@@ -52,6 +52,14 @@ class Moved:
 
 
 @dataclass(frozen=True)
+class TableRepair:
+    """The last repair of the partition table. at: RFC 3339, by the machine's clock. faults: what was put right."""
+
+    at: str
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Ended:
     """How an order ended here. It is the answer to every later goal for the same id."""
 

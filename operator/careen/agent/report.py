@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from careen.api.meta import PROTOCOL
@@ -14,6 +14,7 @@ from .record import Ended, Fault, Moved, Rejection, Verdict
 from .view import AgentView, HostFacts, NodeView, SlotView
 
 MAX_MESSAGE = 1024
+MAX_FAULTS = 4
 
 Document = dict[str, Any]
 
@@ -95,6 +96,7 @@ def _describe_machine(view: AgentView, node: NodeView, step: Mapping[str, Any]) 
     rejected = [_describe_rejection(entry) for entry in journal.rejected] if journal else []
     return {
         "slots": {"A": _describe_slot(view.disk.a), "B": _describe_slot(view.disk.b)},
+        "gpt": _describe_table(view),
         "booted": view.disk.booted.value,
         "bootID": view.boot.boot_id,
         "bootMethod": view.boot.method,
@@ -136,6 +138,18 @@ def _describe_slot(slot: SlotView) -> Document:
     if slot.digest:
         document["digest"] = slot.digest
     return document
+
+
+def _describe_table(view: AgentView) -> Document | None:
+    faults, repair = view.disk.faults, view.disk.repair
+    document: Document = {"faults": _bound(faults)} if faults else {}
+    if repair is not None:
+        document |= {"repairedAt": repair.at, "repaired": _bound(repair.faults)}
+    return document or None
+
+
+def _bound(sentences: Sequence[str]) -> list[str]:
+    return [sentence[:MAX_MESSAGE] for sentence in sentences[:MAX_FAULTS]]
 
 
 def _describe_rejection(entry: Rejection) -> Document:

@@ -30,6 +30,7 @@ from .actions import (
     InvalidateSlot,
     MarkGood,
     PrepareReset,
+    RepairTable,
     RequestActivation,
     RequestReboot,
     StageImage,
@@ -38,9 +39,11 @@ from .actions import (
     Wait,
     WriteJournal,
     WriteStatus,
+    describe_step,
 )
 from .host import Host, KexecRefusedError, RebootError
 from .record import Fault, Method, Moved
+from .reminder import Reminder
 from .report import report_blindness
 from .staging.fault import StageError
 from .step import current_order, next_step, report_progress, still_wanted
@@ -51,6 +54,8 @@ logger = logging.getLogger(__name__)
 MAX_API_PAUSE_SECONDS = 60.0
 BLIND_SECONDS = 10.0
 """How soon a machine that can't be looked at is looked at again."""
+REMINDER_SECONDS = 600.0
+"""How often the log says of a machine that it still can't be looked at."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,8 @@ class _Agent:
         self._moved: tuple[str, Moved] = ("", Moved())
         self._reported = -math.inf
         self._answer_noted = False
+        self._blindness = Reminder(REMINDER_SECONDS)
+        self._untold = Reminder(REMINDER_SECONDS)
         self._looked_at = boot_seconds()
 
     @asynccontextmanager
@@ -136,11 +143,13 @@ class _Agent:
             except (DiskError, OSError) as error:
                 await self._tell_blindness(error)
                 continue
+            if self._blindness.forget():
+                logger.info("%s: the machine can be looked at again", self._name)
             step = next_step(view)
             if not isinstance(step, Wait):
-                logger.info("%s: %s", self._name, _describe(step))
+                logger.info("%s: %s", self._name, describe_step(step, current_order(view)))
             if isinstance(step, Wait):
-                await self._pause(step, view)
+                await self._pause(None if step.until is None else max(step.until - view.boot.uptime, 0.0))
             elif isinstance(step, WriteStatus | RequestActivation):
                 await self._tell(step, view)
             elif await self._act(step, view) and isinstance(step, RequestReboot):
@@ -172,22 +181,22 @@ class _Agent:
 
     async def _tell_blindness(self, error: DiskError | OSError) -> None:
         """Say that the machine can't be looked at, and wait a little. Nothing is done to it, and the phase stays."""
-        logger.error("%s: the machine can't be looked at, so nothing is done: %s", self._name, error)
+        if self._blindness.is_due(str(error), time.monotonic()):
+            logger.error("%s: the machine can't be looked at, so nothing is done: %s", self._name, error)
         node = self._store.objects.get(("", self._name))
         step = report_blindness(node, str(error)) if node else None
         try:
             if step is not None:
                 self._store.apply(await self._merge_status(step))
+                self._untold.forget()
         except ApiError as refusal:
-            logger.warning("%s: %s: %s", self._name, _describe(step) if step else "", refusal)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(BLIND_SECONDS):
-                await self._wake.wait()
+            if self._untold.is_due(str(refusal), time.monotonic()):
+                logger.warning("%s: that was not told: %s", self._name, refusal)
+        await self._pause(BLIND_SECONDS)
 
-    async def _pause(self, wait: Wait, view: AgentView) -> None:
-        left = None if wait.until is None else max(wait.until - view.boot.uptime, 0.0)
+    async def _pause(self, seconds: float | None) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(left):
+            async with asyncio.timeout(seconds):
                 await self._wake.wait()
 
     async def _act(self, step: Step, view: AgentView) -> bool:
@@ -206,7 +215,7 @@ class _Agent:
             self._note_trouble(step, view, Fault("Disk", str(error)))
         except Exception as error:
             # A bug, but an agent that ends leaves its machine in flight: show it, and go on slowly.
-            logger.exception("%s: %s", self._name, _describe(step))
+            logger.exception("%s: %s", self._name, describe_step(step, current_order(view)))
             self._note_trouble(step, view, Fault("Internal", f"{type(error).__name__}: {error}"))
         else:
             if self._trouble and self._trouble.action == type(step).__name__:
@@ -235,6 +244,8 @@ class _Agent:
                 await host.mark_good(slot)
             case AbandonTrial(slot):
                 await host.abandon(slot)
+            case RepairTable():
+                await host.repair_table()
             case PrepareReset():
                 await host.prepare_reset()
             case DropReset():
@@ -326,7 +337,7 @@ class _Agent:
         return (await self._session.request("GET", path, timeout=self._settings.request_seconds)).body
 
     async def _note_refusal(self, step: Step, view: AgentView, error: ApiError) -> None:
-        logger.warning("%s: %s: %s", self._name, _describe(step), error)
+        logger.warning("%s: %s: %s", self._name, describe_step(step, current_order(view)), error)
         self._api_pause(view)
         if isinstance(error, NotFound) and view.node:
             self._store.forget("", self._name, view.node.uid)
@@ -340,7 +351,8 @@ class _Agent:
         order, action, now = current_order(view), type(step).__name__, self._uptime(view)
         jitter = random.uniform(-1, 1)
         self._trouble = next_trouble(self._trouble, order, action, fault, now=now, jitter=jitter)
-        logger.warning("%s: %s failed: %s: %s", self._name, action, fault.class_, fault.message)
+        what = f"{action} for {order}" if order else action
+        logger.warning("%s: %s failed: %s: %s", self._name, what, fault.class_, fault.message)
 
     def _uptime(self, view: AgentView) -> float:
         """The view's clock now: a pause begins when a try has failed, and a try may have taken long."""
@@ -386,13 +398,3 @@ class _Agent:
             logger.warning("%s: the Lease was not renewed: %s", self._name, error)
             pause = min(pause, 5.0 * random.uniform(0.5, 1.0))
         return pause
-
-
-def _describe(step: Step) -> str:
-    """The step for the log, without long contents."""
-    if isinstance(step, WriteStatus):
-        return f"WriteStatus {step.status.get('step') or sorted(step.status)}"
-    if isinstance(step, WriteJournal):
-        opened = step.journal.open
-        return f"WriteJournal {f'{opened.order} {opened.stage} {opened.verdict or str()}' if opened else 'closed'}"
-    return str(step) if not isinstance(step, RequestActivation) else f"RequestActivation {step.order}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from careen.api.node import Assignment, CauseWord
+from careen.api.node import Assignment, CauseWord, Phase
 from careen.disk.types import GIVEN_UP, SlotName
 from careen.release.versions import compare_versions
 
@@ -21,6 +21,7 @@ from .actions import (
     InvalidateSlot,
     MarkGood,
     PrepareReset,
+    RepairTable,
     RequestActivation,
     RequestReboot,
     StageImage,
@@ -52,12 +53,13 @@ from .view import (
 __all__ = [
     "AbandonTrial", "AgentView", "ArmSlot", "BootDecision", "BootView", "Disarm", "DiskView", "DropReset", "Ended",
     "Fault", "HostFacts", "InvalidateSlot", "Journal", "MarkGood", "Moved", "NodeView", "OpenOrder", "PrepareReset",
-    "Rejection", "RequestActivation", "RequestReboot", "SlotView", "Stage", "StageImage", "Step", "Trouble",
-    "VerifySlot", "Wait", "WriteJournal", "WriteStatus", "current_order", "decode_node", "next_step", "next_trouble",
-    "report_progress", "still_wanted",
+    "Rejection", "RepairTable", "RequestActivation", "RequestReboot", "SlotView", "Stage", "StageImage", "Step",
+    "Trouble", "VerifySlot", "Wait", "WriteJournal", "WriteStatus", "current_order", "decode_node", "next_step",
+    "next_trouble", "report_progress", "still_wanted",
 ]  # fmt: skip
 
 _TRIES_WHEN_ACTIVATING = 3
+_AT_REST: tuple[Phase, ...] = ("Idle", "Committed", "RolledBack", "Failed")
 
 
 def next_step(view: AgentView) -> Step:
@@ -71,7 +73,8 @@ def next_step(view: AgentView) -> Step:
     if boot.boot_id not in journal.boots:
         return _hold(view, WriteJournal(replace(journal, boots=(*journal.boots, boot.boot_id)[-MAX_BOOTS:])))
     aim = _aim(view, journal)
-    action = _hold(view, aim.action)
+    # While nothing else is to do: the next fault would take the copy that is left.
+    action = _hold(view, RepairTable() if view.disk.faults and _is_idle(aim) else aim.action)
     if view.node is None or aim.step is None:
         return action
     step = None if aim.step is KEEP else aim.step
@@ -106,6 +109,11 @@ def report_progress(view: AgentView, action: StageImage, moved: Moved) -> WriteS
     if patch is None and node.step.get("progress") != step["progress"]:
         return WriteStatus(node.uid, {"step": {"progress": step["progress"]}}, node.resource_version)
     return patch
+
+
+def _is_idle(aim: Aim) -> bool:
+    """Whether no order is under way. A failing repair must not count among the failures of one."""
+    return aim.action == Wait() and (aim.step is None or aim.step.get("phase") in _AT_REST)
 
 
 def _aim(view: AgentView, journal: Journal) -> Aim:

@@ -12,7 +12,7 @@ from careen.api.meta import BootMethod
 from careen.api.node import Assignment
 from careen.disk.types import Attributes, SlotName
 
-from .record import Deadman, Fault, Journal, Method, Moved
+from .record import Deadman, Fault, Journal, Method, Moved, TableRepair
 
 MAX_BACK_OFF_SECONDS = 300.0
 GATE_POLL_SECONDS = 2.0
@@ -64,6 +64,10 @@ class DiskView:
     booted: SlotName
     a: SlotView
     b: SlotView
+    faults: tuple[str, ...] = ()
+    """What is wrong with a copy of the partition table, and a repair would put right; the other copy is valid."""
+    repair: TableRepair | None = None
+    """The last repair of the table."""
 
     def __getitem__(self, name: SlotName) -> SlotView:
         return self.a if name is SlotName.A else self.b

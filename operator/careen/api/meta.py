@@ -42,7 +42,8 @@ DEFAULT_LOCK = "default"
 DIGEST_PATTERN = r"^sha256:[0-9a-f]{64}$"
 VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+_~-]*$"
 CHANNEL_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z._-]*$"
-REPOSITORY_PATTERN = r"^https?://[^\s]+$"
+REPOSITORY_PATTERN = r"^https?://[^\s/@]+(/[^\s]*)?$"
+"""Without user and password: the URL is shown in statuses and logs."""
 MOST_MIRRORS = 8
 """Mirrors that a policy may name."""
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
@@ -66,7 +67,7 @@ RepositoryURL = Annotated[
         min_length=1,
         max_length=2048,
         pattern=REPOSITORY_PATTERN,
-        json_schema_extra={ALLOWED: "an http:// or https:// URL without spaces"},
+        json_schema_extra={ALLOWED: "an http:// or https:// URL without spaces, user or password"},
     ),
 ]
 ChannelName = Annotated[

@@ -21,6 +21,7 @@ from .meta import (
 )
 from .request import Request, RequestAction, RequestID, RequestOutcome
 from .rules import rule, rules
+from .table import Slots, TableStatus
 
 Goal = Literal["Stage", "Activate", "Commit", "Abort"]
 Phase = Literal["Idle", "Staging", "Staged", "Activating", "Verifying", "Committed", "RolledBack", "Failed"]
@@ -216,32 +217,6 @@ class NodeSpec(Model):
     """The operator's order; written by the operator alone."""
 
 
-class SlotStatus(Model):
-    """One of the two /usr partitions."""
-
-    partition: Annotated[int, Field(ge=1, le=128)]
-    """Number of the partition in the GPT."""
-    priority: Annotated[int, Field(ge=0, le=15)]
-    """GPT priority; the highest bootable one wins, 0 is never booted."""
-    tries: Annotated[int, Field(ge=0, le=15)]
-    """Boot attempts that the boot loader may still spend on this slot."""
-    successful: bool
-    """Whether a boot of this slot was proven good."""
-    version: Annotated[str, Field(max_length=128)] | None = None
-    """Version of the OS in this slot; absent when unknown or when the slot is being written."""
-    digest: Annotated[str, Field(max_length=71)] | None = None
-    """sha256 of the image that was last verified in this slot."""
-
-
-class Slots(Model):
-    """Both slots."""
-
-    a: Annotated[SlotStatus, Field(alias="A")]
-    """Slot USR-A."""
-    b: Annotated[SlotStatus, Field(alias="B")]
-    """Slot USR-B."""
-
-
 class Progress(Model):
     """How far the staging is, in bytes of the image."""
 
@@ -351,6 +326,8 @@ class NodeStatus(Model):
     """metadata.generation that the operator has seen."""
     slots: Slots | None = None
     """Both slots as the disk has them."""
+    gpt: TableStatus | None = None
+    """Faults of the partition table, and its last repair; absent when there was none of either."""
     booted: SlotLetter | None = None
     """The slot that is running."""
     boot_id: Annotated[str, Field(max_length=64)] | None = None

@@ -93,6 +93,20 @@ def read_slots(path: Path, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> Slots:
         return find_slots(opened.table)
 
 
+@dataclass(frozen=True)
+class Inspection:
+    """What the table says. faults: a sentence for each thing that a repair would put right; empty if all is sound."""
+
+    slots: Slots
+    faults: tuple[str, ...]
+
+
+def inspect_slots(path: Path, *, wait_seconds: float = LOCK_WAIT_SECONDS) -> Inspection:
+    """Both slots as the disk has them now, and how its table is. Raises what read_slots raises."""
+    with open_table(path, wait_seconds=wait_seconds) as opened:
+        return Inspection(find_slots(opened.table), opened.table.faults)
+
+
 def change_slots(path: Path, change: Callable[[Slots], Slots], *, wait_seconds: float = LOCK_WAIT_SECONDS) -> Change:
     """Read the slots, apply a pure change of `careen.disk.slots`, and make it durable in one table write.
 

@@ -259,6 +259,11 @@ class _Session(Updater):
 
 def _check_repository(repository: str) -> str:
     parts = urlsplit(repository)
+    if "@" in parts.netloc:
+        raise ReleaseTransferError(
+            f"the repository at {parts.hostname} is named with a user or a password, which statuses and logs would "
+            "show; allowed: a URL without them"
+        )
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
         raise ReleaseTransferError(f"repository is {repository!r}; allowed: an http or https URL of a folder")
     return repository.rstrip("/")

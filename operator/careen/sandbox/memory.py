@@ -159,6 +159,9 @@ class MemoryHost:
         """Give the booted slot up."""
         self._set(slot, attributes=GIVEN_UP)
 
+    async def repair_table(self) -> None:
+        """There is none."""
+
     async def prepare_reset(self) -> None:
         """Remember it for the next boot."""
         self.reset_prepared = True

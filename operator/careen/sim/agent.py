@@ -19,6 +19,7 @@ from careen.agent.step import (
     MarkGood,
     Moved,
     PrepareReset,
+    RepairTable,
     RequestActivation,
     RequestReboot,
     SlotView,
@@ -216,6 +217,8 @@ class Agent:
                 disk[name].attributes = GIVEN_UP
             case PrepareReset() | DropReset():
                 machine.reset_prepared = isinstance(step, PrepareReset)
+            case RepairTable():
+                raise BrokenError(f"{machine.name} repairs a partition table that has no fault")
             case RequestReboot():
                 self._reboot(step)
                 return

@@ -1,4 +1,4 @@
-"""Reboots and resets that people ask for (design.md section 4 rule 16), and what may boot at all (invariant 11)."""
+"""Reboots and resets that people ask for (design.md section 4 rule 16)."""
 
 from __future__ import annotations
 
@@ -7,54 +7,15 @@ from typing import Any
 
 import pytest
 
-from careen.core.actions import Cordon, SetOrder, Uncordon, WriteLock, WriteNote, WriteOutcome, WritePolicy
+from careen.core.actions import Cordon, SetOrder, Uncordon, WriteLock, WriteOutcome, WritePolicy
 from careen.core.encode import encode_order
 from careen.core.forecast import foresee
 from careen.core.lines import Line, read_line
 from careen.core.releases import NO_RELEASE
-from careen.core.requests import DEFAULT_TERMS, request_order_id
-from careen.core.snapshot import Order, Step
-from careen.core.wishes import Outcome, Request
-
-REBOOT = Request("Reboot", "r1")
-
-
-def asked(cluster: Any, *names: str, request: Request = REBOOT, policy: bool = True, limit: int = 1) -> None:
-    """Machines that run what their policy asks for, and of which a reboot is asked."""
-    cluster.add(*names, version="2.0.0")
-    for name in names:
-        cluster.change(name, request=request)
-    if policy:
-        cluster.set_policy()
-    cluster.set_lock(limit=limit)
-
-
-def under_order(
-    cluster: Any, goal: str = "Stage", phase: str = "Staged", *, name: str = "m0", request: Request = REBOOT,
-    acknowledged: bool = True, cause: str | None = None, error: str | None = None, **changes: Any,
-) -> Order:  # fmt: skip
-    """The request's order, and how far the agent is with it."""
-    core = cluster.cores[name].uid
-    owner = next(iter(cluster.policies.values()), None)
-    order = Order(
-        request_order_id(core, request.id, 0), 0, 0, 0, owner.name if owner else "", owner.uid if owner else "", "",
-        NO_RELEASE, goal, None, None if goal == "Stage" else "boot-before", DEFAULT_TERMS, request,
-    )  # fmt: skip
-    order = replace(order, **changes)
-    step = Step(order.id, goal if acknowledged else "Stage", phase, cause, "Boot" if error else None, error or "")
-    cluster.change(name, order=order, step=step)
-    return order
-
-
-def holding(cluster: Any, name: str = "m0") -> None:
-    cluster.set_lock(name)
-    cluster.change_core(name, unschedulable=True, cordoned_for=cluster.machines[name].order.id)
-
-
-def ended(cluster: Any, outcome: str = "Done", request: Request = REBOOT) -> None:
-    """The outcome of the present order, as the operator has stored it."""
-    order = cluster.machines["m0"].order
-    cluster.change("m0", outcome=Outcome(request, outcome, None, "", order.id))
+from careen.core.requests import DEFAULT_TERMS
+from careen.core.snapshot import Step
+from careen.core.wishes import Request
+from reboots import REBOOT, asked, ended, holding, under_order
 
 
 @pytest.mark.parametrize("policy", [True, False])
@@ -364,81 +325,3 @@ def test_a_dry_run_foresees_it(cluster: Any, goal: str, phase: str, action: str,
     holding(cluster)
     steps = {(step.action, step.message) for step in foresee(cluster.snapshot(), "os", cluster.at).steps}
     assert (action, message) in steps
-
-
-def test_a_word_that_ready_seconds_run_from_is_bound_to_the_version_it_was_made_from(cluster: Any) -> None:
-    """A deposed leader's late word on an earlier boot would count for this one."""
-    asked(cluster, "m0")
-    under_order(cluster, "Activate", "Verifying", terms=replace(DEFAULT_TERMS, ready_seconds=30))
-    holding(cluster)
-    (note,) = cluster.find(WriteNote)
-    assert (note.note.settled_since, note.resource_version) == (cluster.at, cluster.machines["m0"].resource_version)
-
-
-def test_ready_seconds_run_anew_after_another_boot(cluster: Any) -> None:
-    """A machine that went down and up again before anybody looked has not been Ready for that long."""
-    asked(cluster, "m0")
-    under_order(cluster, "Activate", "Verifying", terms=replace(DEFAULT_TERMS, ready_seconds=30))
-    holding(cluster)
-    (first,) = cluster.find(WriteNote)
-    cluster.change("m0", note=first.note)
-    cluster.at += 30
-    assert [action.order.goal for action in cluster.find(SetOrder)] == ["Commit"]
-    cluster.change("m0", boot_id="boot-again")
-    cluster.change_core("m0", boot_id="boot-again")
-    assert cluster.find(SetOrder) == []
-    (again,) = cluster.find(WriteNote)
-    assert (again.note.settled_since, again.note.settled_boot) == (cluster.at, "boot-again")
-
-
-# Invariant 11.
-
-
-@pytest.mark.parametrize(
-    ("deadman", "allowed", "granted"),
-    [
-        ("HardwareWatchdog", False, True), ("TrialTimer", False, True), ("Missing", False, False),
-        (None, False, False), ("Missing", True, True), (None, True, True),
-    ],
-)  # fmt: skip
-def test_what_nothing_would_undo_is_not_booted(cluster: Any, deadman: str | None, allowed: bool, granted: bool) -> None:
-    cluster.add("m0")
-    cluster.set_policy(terms=replace(DEFAULT_TERMS, allow_no_deadman=allowed))
-    cluster.give("m0")
-    cluster.set_lock()
-    cluster.change("m0", deadman=deadman)
-    assert bool(cluster.find(WriteLock)) is granted
-    if not granted:
-        assert cluster.reason("m0") == ("Waiting", "NoDeadman")
-
-
-def test_a_holder_whose_deadman_is_lost_gives_the_lock_back(cluster: Any) -> None:
-    cluster.add("m0")
-    cluster.set_policy()
-    cluster.give("m0")
-    holding(cluster)
-    cluster.change("m0", deadman="Missing")
-    (given,) = cluster.find(SetOrder)
-    assert (given.order.goal, given.order.cause) == ("Abort", "Withdrawn")
-
-
-def test_staging_does_not_wait_for_a_deadman(cluster: Any) -> None:
-    cluster.add("m0")
-    cluster.set_policy()
-    cluster.set_lock()
-    cluster.change("m0", deadman="Missing")
-    assert cluster.find(SetOrder)[0].order.goal == "Stage"
-
-
-def test_a_permission_reaches_a_staged_machine_by_another_order(cluster: Any) -> None:
-    cluster.add("m0")
-    cluster.set_policy()
-    cluster.give("m0")
-    cluster.set_lock()
-    cluster.change("m0", deadman="Missing")
-    cluster.policies["os"] = replace(cluster.policies["os"], terms=replace(DEFAULT_TERMS, allow_no_deadman=True))
-    (given,) = cluster.find(SetOrder)
-    assert (given.order.goal, given.order.cause) == ("Abort", "Withdrawn")
-    cluster.change("m0", order=given.order)
-    (given,) = cluster.find(SetOrder)
-    assert (given.order.goal, given.order.terms.allow_no_deadman) == ("Stage", True)

@@ -6,8 +6,7 @@ import pytest
 
 from careen.agent.linux.discovery import find_machine
 from careen.disk.types import AmbiguousSlotsError, GptInvalidError, SlotName
-
-from .conftest import FakeMachine
+from linux_machines import FakeMachine
 
 A, B = SlotName.A, SlotName.B
 

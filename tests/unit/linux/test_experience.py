@@ -7,8 +7,7 @@ from dataclasses import replace
 from careen.agent.linux.experience import Experience, learn, load_experience, save_experience
 from careen.agent.record import Journal, OpenOrder, Stage
 from careen.disk.types import SlotName
-
-from .conftest import FakeMachine
+from linux_machines import FakeMachine
 
 A, B = SlotName.A, SlotName.B
 NEW = "sha256:" + "b" * 64

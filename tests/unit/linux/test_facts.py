@@ -9,8 +9,7 @@ import pytest
 from careen.agent.linux.conflicts import find_conflict, find_kexec_hook
 from careen.agent.linux.crashes import find_reset
 from careen.agent.linux.facts import note_times, read_boot, read_method
-
-from .conftest import BOOT_ID, MACHINE_ID, FakeMachine
+from linux_machines import BOOT_ID, MACHINE_ID, FakeMachine
 
 
 def test_identity_and_version(bare: FakeMachine) -> None:

@@ -10,8 +10,7 @@ import pytest
 
 from careen.agent.linux.health import Health, HealthSettings
 from careen.agent.linux.root import Answer
-
-from .conftest import FakeMachine
+from linux_machines import FakeMachine
 
 STATE, LIST, KUBELET = "systemctl is-system-running", "systemctl list-units", "systemctl is-enabled kubelet"
 

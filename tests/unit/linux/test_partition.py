@@ -8,8 +8,7 @@ from careen.agent.linux.discovery import Machine, find_machine
 from careen.agent.linux.partition import SlotBusyError, open_for_reading, open_for_writing
 from careen.disk.table import change_slots
 from careen.disk.types import Attributes, OutOfRangeError, SlotName, UnsafeChangeError
-
-from .conftest import FakeMachine
+from linux_machines import FakeMachine
 
 A, B = SlotName.A, SlotName.B
 

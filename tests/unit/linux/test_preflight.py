@@ -7,8 +7,7 @@ import struct
 import pytest
 
 from careen.agent.linux.preflight import Preflight, Staged, decide, is_possible, read_platform
-
-from .conftest import FakeMachine
+from linux_machines import FakeMachine
 
 MIB = 1 << 20
 SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"

@@ -21,8 +21,7 @@ from careen.disk.image import create_image, fill_slot
 from careen.disk.table import read_slots
 from careen.disk.types import GIVEN_UP, DiskError, SlotName
 from careen.sandbox.releases import MIB, ReleaseServer, Repository
-
-from .conftest import FakeMachine
+from linux_machines import FakeMachine
 
 A, B = SlotName.A, SlotName.B
 

@@ -7,8 +7,7 @@ import time
 from pathlib import Path
 
 from careen.agent.linux.reboot import Rebooter
-
-from .conftest import FakeMachine
+from linux_machines import FakeMachine
 
 
 def test_it_waits_in_a_process_that_the_last_sweep_spares_and_then_resets(bare: FakeMachine, tmp_path: Path) -> None:

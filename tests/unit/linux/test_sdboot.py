@@ -21,8 +21,7 @@ from careen.agent.record import Method
 from careen.disk.types import SlotName
 from careen.release.manifest import BootFile, Image, StaticFile
 from careen.release.verity import count_tree_bytes
-
-from .conftest import FakeMachine
+from linux_machines import FakeMachine
 
 A, B = SlotName.A, SlotName.B
 

@@ -12,8 +12,7 @@ import pytest
 
 from careen.agent.linux.root import Answer
 from careen.agent.linux.watchdog import WatchdogError, WatchdogKeeper, find_watchdog
-
-from .conftest import FakeMachine
+from linux_machines import FakeMachine
 
 STOP = "/sys/module/watchdog/parameters/stop_on_reboot"
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from careen.agent.host import KexecRefusedError, RebootError
 from careen.agent.journal import load_journal
 from careen.agent.record import Method, OpenOrder, Stage
+from careen.agent.repairs import RepairLog
 from careen.agent.staging.contents import Contents
 from careen.agent.staging.fault import StageError
 from careen.disk.slots import arm_firmware, arm_kexec
@@ -33,12 +34,20 @@ class Departure:
     """Arms and requests. keeper: the watchdog that `request` has armed, or that the host has taken over."""
 
     def __init__(
-        self, root: Root, commands: Commands, kexec: KexecLoader, contents: Contents, settings: LinuxSettings
+        self,
+        root: Root,
+        commands: Commands,
+        kexec: KexecLoader,
+        contents: Contents,
+        settings: LinuxSettings,
+        *,
+        repairs: RepairLog,
     ) -> None:
         self._root = root
         self._commands = commands
         self._kexec = kexec
         self._contents = contents
+        self._repairs = repairs
         self._settings = settings
         self._rebooter = Rebooter(root, commands, settings.forced_reboot_seconds)
         self.keeper: WatchdogKeeper | None = None
@@ -59,12 +68,13 @@ class Departure:
             self._kexec.unload()
         change = arm_kexec if method == "Kexec" else arm_firmware
         try:
-            change_slots(machine.disk, lambda slots: change(slots, slot, booted=machine.booted))
+            changed = change_slots(machine.disk, lambda slots: change(slots, slot, booted=machine.booted))
         except BaseException:
             # Not armed, so nothing may be left that a `systemctl kexec` of somebody else would start.
             with suppress(OSError):
                 self._kexec.unload()
             raise
+        self._repairs.note(changed.repaired)
         arming.tell_loader(machine, candidate, method)
 
     def request(self, method: Method, slot: SlotName) -> None:

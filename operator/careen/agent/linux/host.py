@@ -17,15 +17,16 @@ from careen.agent.host import RebootError, Sight
 from careen.agent.journal import load_journal, save_journal
 from careen.agent.record import Journal, Method, Moved
 from careen.agent.records import SlotRecord
+from careen.agent.repairs import RepairLog
 from careen.agent.reset import drop_reset, is_prepared, prepare_reset
 from careen.agent.staging.contents import Booted, Contents, Known
 from careen.agent.staging.fault import StageError
 from careen.agent.staging.media import Source
 from careen.agent.threads import in_thread
 from careen.agent.view import BootView, DiskView, HostFacts, SlotView
-from careen.disk.slots import abandon, commit, disarm, invalidate
-from careen.disk.table import change_slots, read_slots
-from careen.disk.types import Slot, SlotName
+from careen.disk.slots import Slots, abandon, commit, disarm, invalidate
+from careen.disk.table import change_slots, inspect_slots, read_slots, repair
+from careen.disk.types import DiskError, Slot, SlotName
 from careen.release.manifest import ReleaseDocument
 
 from .cmdline import find_word
@@ -83,8 +84,12 @@ class LinuxHost:
         self._state, self._run = self.root.at(STATE), self.root.at(RUN)
         trust_root = self.root.at(str(settings.trust_root))
         self._contents = Contents(self._state, trust_root, platform.machine(), now=now)
-        self._departure = Departure(self.root, self._commands, self._kexec, self._contents, settings)
+        self._repairs = RepairLog(self._state / "repair.json")
+        self._departure = Departure(
+            self.root, self._commands, self._kexec, self._contents, settings, repairs=self._repairs
+        )
         self._documents: dict[str, ReleaseDocument] = {}
+        self._machine: Machine | None = None
         self._lock = -1
 
     async def __aenter__(self) -> Self:
@@ -92,7 +97,9 @@ class LinuxHost:
         try:
             await self._contents.open()
             await in_thread(self._departure.forget_load, self._boot.boot_id)
-            self._begin_boot()
+            # Each look tries again, and people are told why it fails: an agent that ends could not tell them.
+            with suppress(DiskError, OSError):
+                self._machine = await self._find()
         except BaseException:
             await self.__aexit__()
             raise
@@ -105,8 +112,10 @@ class LinuxHost:
         os.close(self._lock)
 
     async def look(self) -> Sight:
-        """The machine at this instant. Raises DiskError, OSError."""
-        return await in_thread(self._look)
+        """The machine at this instant. Raises DiskError, OSError; the next look begins anew then."""
+        if self._machine is None:
+            self._machine = await self._find()
+        return await in_thread(self._look, self._machine)
 
     async def note_api_answer(self) -> None:
         """Remember it until the next boot."""
@@ -124,7 +133,7 @@ class LinuxHost:
             require_unused(self.root, machine[slot])
             self._contents.forget(slot)
             self._departure.loader(machine).give_up(slot)
-            change_slots(machine.disk, lambda slots: invalidate(slots, slot, booted=machine.booted))
+            self._change(machine, lambda slots: invalidate(slots, slot, booted=machine.booted))
 
         await in_thread(change)
 
@@ -133,7 +142,7 @@ class LinuxHost:
         machine = await in_thread(self._require_alone)
         with ExitStack() as stack:
             booted = await in_thread(stack.enter_context, open_for_reading(self.root, machine, machine.booted))
-            await self._contents.admit(image, self._describe_booted(booted), machine[image.slot].size)
+            await self._contents.admit(image, self._describe_booted(machine, booted), machine[image.slot].size)
 
     async def stage(self, image: StageImage, on_progress: Callable[[Moved], None]) -> None:
         """Make the slot hold the release and record it. Raises StageError, DiskError, OSError."""
@@ -141,7 +150,7 @@ class LinuxHost:
         room = machine[image.slot].size
         with ExitStack() as stack:
             booted = await in_thread(stack.enter_context, open_for_reading(self.root, machine, machine.booted))
-            admitted = await self._contents.admit(image, self._describe_booted(booted), room)
+            admitted = await self._contents.admit(image, self._describe_booted(machine, booted), room)
             target = await in_thread(stack.enter_context, open_for_writing(self.root, machine, image.slot))
             await self._contents.stage(image, admitted, target, booted, on_progress)
 
@@ -151,7 +160,7 @@ class LinuxHost:
         with ExitStack() as stack:
             slot = await in_thread(stack.enter_context, open_for_reading(self.root, machine, check.slot))
             booted = await in_thread(stack.enter_context, open_for_reading(self.root, machine, machine.booted))
-            return await self._contents.verify(check, slot, self._describe_booted(booted))
+            return await self._contents.verify(check, slot, self._describe_booted(machine, booted))
 
     async def arm(self, slot: SlotName, method: Method) -> None:
         """Give the passive slot its one boot. Raises KexecRefusedError, StageError, DiskError, OSError."""
@@ -172,7 +181,7 @@ class LinuxHost:
             attributes = read_slots(machine.disk)[slot].attributes
             if not attributes.successful and slot is not machine.booted:
                 self._departure.loader(machine).give_up(slot)
-            change_slots(machine.disk, lambda slots: disarm(slots, slot, booted=machine.booted))
+            self._change(machine, lambda slots: disarm(slots, slot, booted=machine.booted))
 
         await in_thread(change)
 
@@ -182,7 +191,7 @@ class LinuxHost:
         def change() -> None:
             machine = find_machine(self.root)
             self._departure.commit(machine, slot)
-            change_slots(machine.disk, lambda slots: commit(slots, slot, booted=machine.booted))
+            self._change(machine, lambda slots: commit(slots, slot, booted=machine.booted))
 
         await in_thread(change)
         self._end_trial()
@@ -194,7 +203,15 @@ class LinuxHost:
             machine = find_machine(self.root)
             if read_slots(machine.disk)[slot.other].attributes.good:
                 self._departure.loader(machine).give_up(slot)
-            change_slots(machine.disk, lambda slots: abandon(slots, slot))
+            self._change(machine, lambda slots: abandon(slots, slot))
+
+        await in_thread(change)
+
+    async def repair_table(self) -> None:
+        """Bring both copies of the partition table in step, and remember what was wrong."""
+
+        def change() -> None:
+            self._repairs.note(repair(find_machine(self.root).disk))
 
         await in_thread(change)
 
@@ -216,10 +233,13 @@ class LinuxHost:
                 self._departure.call_off()
             raise
 
-    def _describe_booted(self, slot: Source) -> Booted:
+    def _change(self, machine: Machine, change: Callable[[Slots], Slots]) -> None:
+        self._repairs.note(change_slots(machine.disk, change).repaired)
+
+    def _describe_booted(self, machine: Machine, slot: Source) -> Booted:
         product = read_os_release(self.root).get("IMAGE_ID")
         root_hash = find_word(self.root.read("/proc/cmdline") or "", "careen.usrhash")
-        return Booted(self._machine.booted, slot, self._boot.version, product, root_hash)
+        return Booted(machine.booted, slot, self._boot.version, product, root_hash)
 
     def _open(self) -> None:
         self._state.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -231,7 +251,6 @@ class LinuxHost:
             self._reset = find_reset(self.root, self._state / "panics.json", self._boot.boot_id)
             self._times = note_times(self._run / TIMES, self._boot)
             self._started = read_uptime()
-            self._machine = find_machine(self.root)
         except BlockingIOError:
             os.close(self._lock)
             raise OSError(f"{self._state} is in use by another agent; allowed: one agent a machine") from None
@@ -239,15 +258,22 @@ class LinuxHost:
             os.close(self._lock)
             raise
 
-    def _begin_boot(self) -> None:
+    async def _find(self) -> Machine:
+        """The machine's disk; with it known, what a boot begins with. Raises DiskError, OSError."""
+        machine = await in_thread(find_machine, self.root)
+        # In this loop: it may have to feed a timer from now on.
+        self._begin_boot(machine)
+        return machine
+
+    def _begin_boot(self, machine: Machine) -> None:
         """Take the watchdog over if this boot began as a trial, and let go of it if that is over."""
-        slots = read_slots(self._machine.disk)
+        slots = read_slots(machine.disk)
         logger.info(
             "booted %s by %s, boot %s; kernel started %s, agent %s",
-            self._machine.booted, self._boot.method, self._boot.boot_id, self._times.kernel, self._times.agent,
+            machine.booted, self._boot.method, self._boot.boot_id, self._times.kernel, self._times.agent,
         )  # fmt: skip
         watchdog = find_watchdog(self.root)
-        if watchdog is not None:
+        if watchdog is not None and self._departure.keeper is None:
             self._departure.keeper = WatchdogKeeper(self.root, self._commands, watchdog)
             if find_word(self.root.read("/proc/cmdline") or "", ORDER_WORD) is not None:
                 try:
@@ -255,7 +281,7 @@ class LinuxHost:
                 except WatchdogError as error:
                     # It may end the trial, which is better than an agent that does not start.
                     logger.error("the watchdog can't be taken over: %s", error)
-        if slots[self._machine.booted].attributes.good:
+        if slots[machine.booted].attributes.good:
             self._end_trial()
 
     def _end_trial(self) -> None:
@@ -269,11 +295,10 @@ class LinuxHost:
             raise StageError("Refused", conflict)
         return find_machine(self.root)
 
-    def _look(self) -> Sight:
-        machine = self._machine
-        slots, known = read_slots(machine.disk), self._contents.look()
+    def _look(self, machine: Machine) -> Sight:
+        table, known = inspect_slots(machine.disk), self._contents.look()
         journal, boot = load_journal(self._state / "journal.json"), self._boot
-        trial = not slots[machine.booted].attributes.good
+        trial = not table.slots[machine.booted].attributes.good
         if trial:
             self._show_life()
         # systemd is asked for its state only while somebody decides by it.
@@ -281,22 +306,24 @@ class LinuxHost:
         return Sight(
             disk=DiskView(
                 machine.booted,
-                self._show(slots.a, known[SlotName.A]),
-                self._show(slots.b, known[SlotName.B]),
+                self._show(machine, table.slots.a, known[SlotName.A]),
+                self._show(machine, table.slots.b, known[SlotName.B]),
+                table.faults,
+                self._repairs.last,
             ),
             boot=BootView(boot.boot_id, boot.machine_id, boot.method, self._reset, read_uptime()),
-            facts=self._read_facts(journal, known[machine.booted.other].record),
+            facts=self._read_facts(machine.booted, journal, known[machine.booted.other].record),
             journal=journal,
             api_answered=(self._run / API_ANSWERED).exists(),
             unhealthy=self._health.check() if judged else None,
             reset_prepared=is_prepared(self.root.path),
         )
 
-    def _read_facts(self, journal: Journal | None, passive: SlotRecord | None) -> HostFacts:
+    def _read_facts(self, booted: SlotName, journal: Journal | None, passive: SlotRecord | None) -> HostFacts:
         lasts = self._departure.find_lasting() is not None
         found = read_platform(self.root, watchdog=lasts)
         known = load_experience(self._state / "kexec.json")
-        learned = learn(known, journal, self._machine.booted, self._boot.boot_id)
+        learned = learn(known, journal, booted, self._boot.boot_id)
         if learned != known:
             logger.warning("about kexec the machine has learned: %s", learned)
             save_experience(self._state / "kexec.json", learned)
@@ -332,15 +359,16 @@ class LinuxHost:
             self._documents = {digest: document} if document else {}
         return self._documents.get(digest)
 
-    def _show(self, slot: Slot, known: Known) -> SlotView:
-        record = known.record
-        running = self._boot.version if slot.name is self._machine.booted else None
+    def _show(self, machine: Machine, slot: Slot, known: Known) -> SlotView:
+        record, version = known.record, self._boot.version if slot.name is machine.booted else None
+        if record is None and version is None:
+            version = self._contents.read_claim(slot.name, lambda: open_for_reading(self.root, machine, slot.name))
         return SlotView(
             partition=slot.partition,
             capacity=slot.size,
             attributes=slot.attributes,
             digest=record.digest if record else None,
-            version=record.version if record else running,
+            version=record.version if record else version,
             checked=known.checked,
             refuted=known.refuted,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -101,6 +102,7 @@ class Contents:
         self._checked: dict[SlotName, str] = {}
         self._refuted: dict[SlotName, str] = {}
         self._unsigned: set[str] = set()
+        self._claims: dict[SlotName, BootBlock | None] = {}
 
     async def open(self) -> None:
         """Get ready to fetch."""
@@ -118,6 +120,22 @@ class Contents:
         """What is known of each slot. Raises OSError."""
         records = load_records(self._records)
         return {name: Known(records.get(name), self._checked.get(name), self._refuted.get(name)) for name in SlotName}
+
+    def read_claim(self, name: SlotName, open_slot: Callable[[], AbstractContextManager[Source]]) -> str | None:
+        """The version that a slot's boot block names, for people: nobody has proved it. None if it names none.
+
+        Read once, and again after a staging: it is asked for with every step. A slot that can't be read is no reason
+        not to see the machine.
+        """
+        if name not in self._claims:
+            self._claims[name] = None
+            try:
+                with open_slot() as slot:
+                    self._claims[name] = read_boot_block(slot)
+            except (DiskError, OSError) as error:
+                logger.warning("what slot %s says of itself can't be read: %s", name, error)
+        claim = self._claims[name]
+        return claim.version if claim and claim.digest != self._refuted.get(name) else None
 
     def find_document(self, digest: str) -> ReleaseDocument | None:
         """The document of a release that is in a slot, from the state folder; None if it is not there or damaged."""
@@ -157,6 +175,7 @@ class Contents:
         if self._http is None:
             raise RuntimeError("the contents are not open")
         await in_thread(self.forget, image.slot)
+        self._claims[image.slot] = None
         size = admitted.image.size
         wanted = Wanted(
             admitted.image,
@@ -166,8 +185,13 @@ class Contents:
             deadlines=self._deadlines,
             kept=self._kept,
         )
-        await stage_release(self._http, wanted, target, booted, lambda moved: on_progress(replace(moved, size=size)))
-        await in_thread(self._record, image.slot, admitted, "stage")
+        try:
+            await stage_release(
+                self._http, wanted, target, booted, lambda moved: on_progress(replace(moved, size=size))
+            )
+            await in_thread(self._record, image.slot, admitted, "stage")
+        finally:
+            self._claims.pop(image.slot, None)
         await in_thread(self._kept.drop)
 
     async def verify(self, check: VerifySlot, slot: Source, booted: Booted) -> bool:
