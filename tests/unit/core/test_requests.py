@@ -442,3 +442,17 @@ def test_a_permission_reaches_a_staged_machine_by_another_order(cluster: Any) ->
     cluster.change("m0", order=given.order)
     (given,) = cluster.find(SetOrder)
     assert (given.order.goal, given.order.terms.allow_no_deadman) == ("Stage", True)
+
+
+@pytest.mark.parametrize("remade", [False, True])
+def test_an_id_does_not_come_back_after_an_order_that_was_called_off_unseen(cluster: Any, remade: bool) -> None:
+    """The agent has an older order open; calling that off must not make the next one begin to count anew."""
+    asked(cluster, "m0")
+    core = cluster.cores["m0"].uid
+    old, later = (request_order_id(core, REBOOT.id, attempt) for attempt in (1, 2))
+    under_order(cluster, id=later, attempt=2)
+    cluster.change("m0", step=Step(old, "Activate", "Verifying"))
+    if remade:
+        cluster.change("m0", order=None, uid="uid-again")
+    (abort,) = cluster.find(SetOrder)
+    assert (abort.order.id, abort.order.goal, abort.order.attempt) == (old, "Abort", 1 if remade else 2)
