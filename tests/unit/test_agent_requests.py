@@ -238,6 +238,13 @@ def test_a_reboot_that_no_journal_tells_of_is_verified() -> None:
     assert opens(next_step(view(node(), boot="boot-2", journal=journal))) == opened()
 
 
+def test_a_reboot_that_no_journal_tells_of_and_that_was_called_off_is_not_opened_again() -> None:
+    step = next_step(view(node("Abort", cause="Withdrawn"), boot="boot-2"))
+    assert isinstance(step, WriteJournal)
+    assert step.journal.open is None
+    assert step.journal.ended[-1] == Ended("order-1", "Committed", "Abort", "COMMIT", "Withdrawn")
+
+
 @pytest.mark.parametrize("assigned", [None, node("Stage", "Reset")])
 def test_a_marker_that_nothing_stands_behind_is_taken_away(assigned: Any) -> None:
     assert next_step(view(assigned, reset_prepared=True)) == DropReset()

@@ -81,6 +81,9 @@ def _open(view: AgentView, order: Assignment, action: RequestAction, stage: Stag
 
 def _aim_unrecorded(view: AgentView, journal: Journal, order: Assignment, action: RequestAction) -> Aim:
     """Activate was ordered in an earlier boot, and the journal knows nothing of it."""
+    if action == "Reboot" and order.goal == "Abort":
+        # The operator may long have done with the order: an open one would have to be called off once more.
+        return Aim(None, WriteJournal(journal.close(Ended(order.id, "Committed", "Abort", "COMMIT", order.cause))))
     if action == "Reboot":
         # However it came about, the machine has booted anew.
         return Aim(None, WriteJournal(replace(journal, open=_open(view, order, action, Stage.REQUESTED))))

@@ -11,7 +11,7 @@ from careen.api.reasons import LOST, Cause, Reason
 from .actions import Cordon, DeleteNode, Evict, RekeyNode, SetOrder, Turn, Uncordon
 from .gates import HELD_GATES, REQUEST_GATES, Candidate, first_refusal
 from .releases import Release
-from .requests import explain_request, policy_behind, progress_behind, store_outcome
+from .requests import explain_request, policy_behind, progress_behind, request_order_id, store_outcome
 from .snapshot import ON_TRIAL, TERMINAL, CoreNode, Holder, Machine, Order, Policy, Rollout, Terms
 from .view import Look, View, explain
 from .waves import order_id
@@ -359,19 +359,28 @@ def _reissue(view: View, machine: Machine, core: CoreNode) -> Look:
             order = replace(given.order, id=step.id, attempt=attempt, goal="Activate", from_boot_id=before)
             look = Look(explain(machine, policy.name, "Activating", Reason.ACTIVATING, message))
             return replace(look, actions=(replace(given, order=order),))
-    order = _nameless_order(view, machine)
+    order = _nameless_order(view, machine, core)
     look = Look(explain(machine, policy.name if policy else None, "Activating", Reason.GIVING_BACK, message))
     return replace(look, actions=(SetOrder(machine.name, machine.uid, machine.resource_version, order),))
 
 
-def _nameless_order(view: View, machine: Machine) -> Order:
+def _count_attempts(machine: Machine, core: CoreNode) -> int:
+    """The highest attempt known. The next order counts on from it: an id that came back would be answered at once."""
+    known = [machine.order.attempt] if machine.order is not None else []
+    if machine.request is not None:
+        ids = (request_order_id(core.uid, machine.request.id, attempt) for attempt in range(MOST_ATTEMPTS))
+        known += [attempt for attempt, found in enumerate(ids) if found == machine.step.id]
+    return max(known, default=0)
+
+
+def _nameless_order(view: View, machine: Machine, core: CoreNode) -> Order:
     own = view.fleet.own_holder(machine)
     lock = own[0].name if own is not None else next(iter(sorted(view.snapshot.locks)), "default")
     terms = Terms(lock, 0, 600, 600, "Rollback", "Auto", 3600)
     assert machine.step.phase in ON_TRIAL
     return Order(
         id=machine.step.id,
-        attempt=0,
+        attempt=_count_attempts(machine, core),
         lost_attempts=0,
         retry=machine.retry,
         policy=UNKNOWN,

@@ -300,7 +300,9 @@ class Watch:
         if was and not now and by == "operator" and self.cordoned_by.get(name) == PEOPLE:
             raise BrokenError(f"invariant 6: the operator uncordoned {name}, which people had cordoned")
         if now and not was:
-            self.cordoned_by[name] = by
+            # A person's cordon under our mark, put back before anybody saw it gone, looks in all like our own.
+            marked = CORDONED_ANNOTATION in (after.doc["metadata"].get("annotations") or {})
+            self.cordoned_by[name] = "operator" if marked else by
         if was and not now:
             self.cordoned_by.pop(name, None)
 

@@ -12,7 +12,7 @@ from careen.core.encode import encode_order
 from careen.core.forecast import foresee
 from careen.core.lines import Line, read_line
 from careen.core.releases import NO_RELEASE
-from careen.core.requests import DEFAULT_TERMS
+from careen.core.requests import DEFAULT_TERMS, request_order_id
 from careen.core.snapshot import Step
 from careen.core.wishes import Request
 from reboots import REBOOT, asked, ended, holding, under_order
@@ -325,3 +325,17 @@ def test_a_dry_run_foresees_it(cluster: Any, goal: str, phase: str, action: str,
     holding(cluster)
     steps = {(step.action, step.message) for step in foresee(cluster.snapshot(), "os", cluster.at).steps}
     assert (action, message) in steps
+
+
+@pytest.mark.parametrize("remade", [False, True])
+def test_an_id_does_not_come_back_after_an_order_that_was_called_off_unseen(cluster: Any, remade: bool) -> None:
+    """The agent has an older order open; calling that off must not make the next one begin to count anew."""
+    asked(cluster, "m0")
+    core = cluster.cores["m0"].uid
+    old, later = (request_order_id(core, REBOOT.id, attempt) for attempt in (1, 2))
+    under_order(cluster, id=later, attempt=2)
+    cluster.change("m0", step=Step(old, "Activate", "Verifying"))
+    if remade:
+        cluster.change("m0", order=None, uid="uid-again")
+    (abort,) = cluster.find(SetOrder)
+    assert (abort.order.id, abort.order.goal, abort.order.attempt) == (old, "Abort", 1 if remade else 2)
