@@ -68,8 +68,9 @@ bench: setup ## Figures of docs/benchmarks.md, measured on this machine
 	@tools/packages bench
 	@$(BIN)/python -m bench $(ARGS)
 
-crds: setup ## Write crds/ and docs/metrics.md from the models and metrics
+crds: setup ## Write crds/, docs/fields.md and docs/metrics.md from the models and metrics
 	@$(BIN)/python -m careen.api.crd crds/
+	@$(BIN)/python -m careen.api.fields docs/fields.md
 	@$(BIN)/python -m careen.observe.document docs/metrics.md
 
 artifact: setup ## Put the agent into one file, dist/careen-agent.pyz, for machines with python3.11

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from careen.sandbox.binaries import SandboxError
+from careen.sandbox.releases import Repository
 from careen.sandbox.workspace import base_folder
 
 NAME = "sandbox.json"
@@ -22,6 +23,8 @@ class Running:
     """URL of its release repository."""
     repository: str
     """Folder of that repository."""
+    kubectl: str
+    """A kubectl that suits its API server."""
     pid: int
     """Process that holds it up."""
 
@@ -29,6 +32,17 @@ class Running:
     def load(cls, path: Path) -> Self:
         """Read the file. Raises OSError, ValueError, TypeError."""
         return cls(**json.loads(path.read_text()))
+
+    def environment(self) -> dict[str, str]:
+        """What a shell needs to talk to it; PATH is only what goes before the shell's own."""
+        repository = Repository(Path(self.repository))
+        return {
+            "KUBECONFIG": self.kubeconfig,
+            "PATH": str(Path(self.kubectl).parent),
+            "CAREEN_RELEASES": self.releases,
+            "CAREEN_TRUST_ROOT": str(repository.trust_root),
+            "CAREEN_RELEASE_CACHE": str(repository.cache),
+        }
 
     def save(self, folder: Path) -> None:
         """Write the file into the sandbox's folder, which vanishes with the sandbox."""
