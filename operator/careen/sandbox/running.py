@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
@@ -63,8 +64,13 @@ def find_running() -> list[Running]:
 
 
 def choose_running(kubeconfig: Path | None = None) -> Running:
-    """The one sandbox that is up, or the one with this kubeconfig. SandboxError when there is none, or a choice."""
+    """The one sandbox that is up, or the one with this kubeconfig. SandboxError when there is none, or a choice.
+
+    Of several, the one that the environment is set up for by `careen sandbox env` is no choice.
+    """
     found = find_running()
+    if kubeconfig is None and len(found) > 1:
+        found = [each for each in found if each.kubeconfig == os.environ.get("KUBECONFIG")] or found
     if kubeconfig is not None:
         found = [each for each in found if Path(each.kubeconfig) == kubeconfig.resolve()]
     if len(found) == 1:

@@ -1,0 +1,114 @@
+"""Every command of README.md and docs/quick-start.md is run as it is written, or named here with the reason why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from pages import SHELL, Block, Page, read_page
+from shells import UP, Shell
+
+QUICK_START = read_page("docs/quick-start.md")
+README = read_page("README.md")
+TEST_TARGET = "this test is a part of it"
+CHART = "a sandbox has an install of its own; tests/chart installs the chart"
+ENGINE = "needs a container engine"
+NOT_RUN = {
+    "make demo": "tests/api/test_demo.py runs it",
+    "make demo-vm": "needs root and minutes of virtual machines",
+    "make test": TEST_TARGET,
+    "make test-vm": "needs root and minutes of virtual machines",
+    "make setup": TEST_TARGET,
+    ". .venv/bin/activate": "the test has its own programs on the PATH",
+    UP: "the fixture runs it, in the background",
+    "kubectl create namespace careen-system": CHART,
+    "kubectl -n careen-system create configmap careen-trust-root --from-file=root.json": CHART,
+    "helm install careen charts/careen --namespace careen-system --wait": CHART,
+    "make kind-demo": ENGINE,
+    "kind delete cluster --name careen": ENGINE,
+}
+QUICK_SECONDS = 200.0
+README_SECONDS = 150.0
+
+
+def test_what_is_not_run_is_still_there() -> None:
+    there = {command for page in (README, QUICK_START) for block in _shell_blocks(page) for command in block.commands}
+    assert sorted(set(NOT_RUN) - there) == []
+
+
+def test_a_new_command_is_run() -> None:
+    page = Page(
+        "x.md",
+        "```sh\nmake demo # not here\ncareen new --flag \\\n  more\ncat <<EOF\n- a\nEOF\n```\n```yaml\na: 1\n```\n",
+    )
+    assert list(write_steps(page)) == [
+        ("x.md:2", "careen new --flag \\\n  more"),
+        ("x.md:2", "cat <<EOF\n- a\nEOF"),
+        ("x.md:9", "kubectl apply -f - <<'EOF'\na: 1\nEOF"),
+    ]
+
+
+@pytest.mark.slow
+def test_quick_start(shell: Shell) -> None:
+    # Other sandboxes of this user may be up beside the test's.
+    choice = {"careen sandbox env": f"careen sandbox env --kubeconfig {shell.kubeconfig}"}
+    output = run_page(shell, QUICK_START, choice, QUICK_SECONDS)
+    assert "careen plan os" in output
+    assert "Panic" in output
+    assert output.count("updatepolicy.careen.dev/os condition met") == 3
+
+
+@pytest.mark.slow
+def test_readme(shell: Shell) -> None:
+    shell.repository.publish("3.0.0", channels=("stable",))
+    prepare = f"""
+eval "$(careen sandbox env --kubeconfig {shell.kubeconfig})"
+kubectl delete updatepolicy --all
+kubectl label nodes --all role=worker
+"""
+    nearer = {
+        "https://releases.example.com/os": shell.releases,
+        "https://mirror.example.net/os": shell.releases,
+        # Half an hour of soaking, and a minute of being Ready.
+        "soakSeconds: 1800": "soakSeconds: 1",
+        "soakSeconds: 600": "soakSeconds: 1",
+        "readySeconds: 60": "readySeconds: 0",
+        "--timeout=2h": "--timeout=2m",
+    }
+    output = run_page(shell, README, nearer, README_SECONDS, prepare)
+    assert "updatepolicy.careen.dev/workers condition met" in output
+    assert "updatepolicy workers paused" in output
+
+
+def run_page(shell: Shell, page: Page, changes: dict[str, str], seconds: float, prepare: str = "") -> str:
+    """Run all steps of a page in one shell; what they printed. Fails with the step that failed."""
+    script = [prepare]
+    for place, command in write_steps(page):
+        for old, new in changes.items():
+            command = command.replace(old, new)
+        if "--watch" in command:
+            command = f"timeout 5 {command} || test $? = 124"
+        script += [f"echo '== {place}: {_first_line(command)}'", command]
+    for old in changes:
+        assert old in page.text, f"{page.name} has no {old!r} any more"
+    done = shell.run("\n".join(script), seconds)
+    assert done.returncode == 0, f"exit code {done.returncode} of the last of these:\n{done.stdout}"
+    return done.stdout
+
+
+def write_steps(page: Page) -> Iterator[tuple[str, str]]:
+    """Place and text of each command to run; objects are applied."""
+    for block in page.blocks:
+        place = f"{block.page}:{block.line}"
+        if block.language == "yaml":
+            yield place, f"kubectl apply -f - <<'EOF'\n{block.text}EOF"
+        elif block.language in SHELL:
+            yield from ((place, command) for command in block.commands if command not in NOT_RUN)
+
+
+def _shell_blocks(page: Page) -> list[Block]:
+    return [block for block in page.blocks if block.language in SHELL]
+
+
+def _first_line(command: str) -> str:
+    return command.splitlines()[0].replace("'", '"')
