@@ -1,4 +1,4 @@
-"""Hooks of mkdocs: README.md and its neighbours become pages of the site, and links between them and docs/ hold there."""
+"""Hooks of mkdocs: README.md and its neighbours become pages of the site, and links from and to them hold there."""
 
 from __future__ import annotations
 

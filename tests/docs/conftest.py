@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from shells import Shell, open_shell
 
 from careen.sandbox.binaries import SandboxError, ensure_binaries
 from careen.sandbox.controlplane import ControlPlane
 from careen.sandbox.progress import print_progress
+from shells import Shell, open_shell
 
 
 @pytest.hookimpl(trylast=True)

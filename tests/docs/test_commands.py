@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from pages import SHELL, Block, Page, read_page
 from shells import UP, Shell
 
@@ -84,11 +85,7 @@ def run_page(shell: Shell, page: Page, changes: dict[str, str], seconds: float, 
     """Run all steps of a page in one shell; what they printed. Fails with the step that failed."""
     script = [prepare]
     for place, command in write_steps(page):
-        for old, new in changes.items():
-            command = command.replace(old, new)
-        if "--watch" in command:
-            command = f"timeout 5 {command} || test $? = 124"
-        script += [f"echo '== {place}: {_first_line(command)}'", command]
+        script += [f"echo '== {place}: {_first_line(command)}'", _change(command, changes)]
     for old in changes:
         assert old in page.text, f"{page.name} has no {old!r} any more"
     done = shell.run("\n".join(script), seconds)
@@ -104,6 +101,13 @@ def write_steps(page: Page) -> Iterator[tuple[str, str]]:
             yield place, f"kubectl apply -f - <<'EOF'\n{block.text}EOF"
         elif block.language in SHELL:
             yield from ((place, command) for command in block.commands if command not in NOT_RUN)
+
+
+def _change(command: str, changes: dict[str, str]) -> str:
+    """The command with what would take too long, or lead away, replaced; one that never ends is ended."""
+    for old, new in changes.items():
+        command = command.replace(old, new)
+    return f"timeout 5 {command} || test $? = 124" if "--watch" in command else command
 
 
 def _shell_blocks(page: Page) -> list[Block]:

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from pages import ROOT, Page, read_page, read_pages
 
 PAGES = read_pages()
@@ -18,7 +19,7 @@ def test_links_lead_somewhere(page: Page) -> None:
 
 
 def test_a_dead_link_is_found() -> None:
-    text = "[a](docs/none.md) [b](docs/concepts.md#none) [c](#none) [d](https://example.com/x) [e](docs/concepts.md)\n# One"
+    text = "[a](docs/none.md) [b](docs/concepts.md#none) [c](#none) [d](https://example.com/x) [e](docs/disk.md)\n# One"
     assert find_dead(Page("README.md", text)) == ["docs/none.md", "docs/concepts.md#none", "#none"]
 
 
@@ -47,9 +48,9 @@ def find_dead(page: Page) -> list[str]:
             continue
         path, _, anchor = link.partition("#")
         name = _resolve(page.name, path) if path else page.name
-        if path and not (ROOT / name).exists():
-            found.append(link)
-        elif anchor and anchor not in (read_page(name) if path else page).anchors:
+        if (path and not (ROOT / name).exists()) or (
+            anchor and anchor not in (read_page(name) if path else page).anchors
+        ):
             found.append(link)
     return found
 

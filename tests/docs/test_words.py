@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 import typer.main
-from pages import ROOT, SHELL, Page, read_pages
 
 from careen.cli.main import app
+from pages import ROOT, SHELL, Page, read_pages
 
 PAGES = read_pages()
 COMMANDS = typer.main.get_command(app)

@@ -12,10 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pages import ROOT
-
 from careen.sandbox.releases import Repository
 from careen.sandbox.running import choose_running
+from pages import ROOT
 
 UP = "careen sandbox up --machines 3 --zones 3"
 """How the quick start begins."""
