@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pages import SHELL, Block, Page, read_page
-from shells import UP, Shell
+from shells import UP, Shell, make_programs, run_script
 
 QUICK_START = read_page("docs/quick-start.md")
 README = read_page("README.md")
+RELEASES = read_page("docs/releases.md")
 TEST_TARGET = "this test is a part of it"
 CHART = "a sandbox has an install of its own; tests/chart installs the chart"
 ENGINE = "needs a container engine"
@@ -27,13 +29,21 @@ NOT_RUN = {
     "helm install careen charts/careen --namespace careen-system --wait": CHART,
     "make kind-demo": ENGINE,
     "kind delete cluster --name careen": ENGINE,
+    "python3 -m http.server --directory repository": "serves until it is stopped, and is not ours",
 }
-QUICK_SECONDS = 200.0
-README_SECONDS = 150.0
+# Each takes a tenth of it on two quiet processors.
+QUICK_SECONDS = 480.0
+README_SECONDS = 300.0
+RELEASES_SECONDS = 200.0
 
 
 def test_what_is_not_run_is_still_there() -> None:
-    there = {command for page in (README, QUICK_START) for block in _shell_blocks(page) for command in block.commands}
+    there = {
+        command
+        for page in (README, QUICK_START, RELEASES)
+        for block in _shell_blocks(page)
+        for command in block.commands
+    }
     assert sorted(set(NOT_RUN) - there) == []
 
 
@@ -45,11 +55,12 @@ def test_a_new_command_is_run() -> None:
     assert list(write_steps(page)) == [
         ("x.md:2", "careen new --flag \\\n  more"),
         ("x.md:2", "cat <<EOF\n- a\nEOF"),
-        ("x.md:9", "kubectl apply -f - <<'EOF'\na: 1\nEOF"),
+        ("x.md:10", "kubectl apply -f - <<'EOF'\na: 1\nEOF"),
     ]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_quick_start(shell: Shell) -> None:
     # Other sandboxes of this user may be up beside the test's.
     choice = {"careen sandbox env": f"careen sandbox env --kubeconfig {shell.kubeconfig}"}
@@ -60,6 +71,7 @@ def test_quick_start(shell: Shell) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_readme(shell: Shell) -> None:
     shell.repository.publish("3.0.0", channels=("stable",))
     prepare = f"""
@@ -81,6 +93,26 @@ kubectl label nodes --all role=worker
     assert "updatepolicy workers paused" in output
 
 
+def test_releases(tmp_path: Path) -> None:
+    """The commands for makers of releases need files only."""
+    changes = {"0615ab360aff": "$(careen release keys show keys/timestamp.pem | cut -c1-12)"}
+    prepare = """
+mkdir -p rootfs/usr/lib online
+echo ID=myos >rootfs/usr/lib/os-release
+"""
+    online = "cp keys/timestamp.pem keys/snapshot.pem online"
+    people = "careen release keys create . --name ann --name bob"
+    steps = []
+    for _, command in write_steps(RELEASES, languages=("sh",)):
+        steps += [before for word, before in (("online", online), ("ann.pub.pem", people)) if word in command]
+        steps.append(_change(command, changes))
+    environment = make_programs(tmp_path / "bin")
+    code, output = run_script("\n".join(["set -x", prepare, *steps]), tmp_path, environment, RELEASES_SECONDS)
+    assert code == 0, output
+    assert "2026.11.1 sha256:" in output
+    assert "draft 3.root.json waits" in output
+
+
 def run_page(shell: Shell, page: Page, changes: dict[str, str], seconds: float, prepare: str = "") -> str:
     """Run all steps of a page in one shell; what they printed. Fails with the step that failed."""
     script = [prepare]
@@ -88,18 +120,18 @@ def run_page(shell: Shell, page: Page, changes: dict[str, str], seconds: float, 
         script += [f"echo '== {place}: {_first_line(command)}'", _change(command, changes)]
     for old in changes:
         assert old in page.text, f"{page.name} has no {old!r} any more"
-    done = shell.run("\n".join(script), seconds)
-    assert done.returncode == 0, f"exit code {done.returncode} of the last of these:\n{done.stdout}"
-    return done.stdout
+    code, output = shell.run("\n".join(script), seconds)
+    assert code == 0, f"exit code {code} of the last of these:\n{output}"
+    return output
 
 
-def write_steps(page: Page) -> Iterator[tuple[str, str]]:
+def write_steps(page: Page, languages: tuple[str, ...] = SHELL) -> Iterator[tuple[str, str]]:
     """Place and text of each command to run; objects are applied."""
     for block in page.blocks:
         place = f"{block.page}:{block.line}"
         if block.language == "yaml":
             yield place, f"kubectl apply -f - <<'EOF'\n{block.text}EOF"
-        elif block.language in SHELL:
+        elif block.language in languages:
             yield from ((place, command) for command in block.commands if command not in NOT_RUN)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,33 +40,48 @@ class Shell:
         """URL of them."""
         return choose_running(self.kubeconfig).releases
 
-    def run(self, script: str, seconds: float) -> subprocess.CompletedProcess[str]:
-        """Run a script that ends at the first command that fails. TimeoutExpired after the deadline."""
-        return subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=seconds,
-        )
+    def run(self, script: str, seconds: float) -> tuple[int, str]:
+        """As run_script, beside the sandbox."""
+        return run_script(script, self.folder, self.environment, seconds)
+
+
+def run_script(script: str, folder: Path, environment: dict[str, str], seconds: float) -> tuple[int, str]:
+    """Run a script that ends at the first command that fails; exit code and output. 124: it did not end in time."""
+    command = ["bash", "-euo", "pipefail", "-c", script]
+    log = folder / "script.log"
+    with log.open("w") as output:
+        # In a session of its own: what the script waits for must end with it.
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            code = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            code = 124
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return code, log.read_text()
+
+
+def make_programs(folder: Path) -> dict[str, str]:
+    """Put our programs into a new folder; an environment that has them on its PATH and knows of no cluster."""
+    folder.mkdir()
+    for name in ("careen", "kubectl-careen"):
+        program = folder / name
+        program.write_text(f"#!{sys.executable}\nfrom careen.cli.main import main\n\nmain()\n")
+        program.chmod(0o755)
+    ours = ("KUBECONFIG", "CAREEN_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return kept | {"PATH": f"{folder}:{kept['PATH']}", "PYTHONPATH": str(ROOT / "operator")}
 
 
 @contextmanager
 def open_shell(folder: Path) -> Iterator[Shell]:
     """Start a sandbox as the quick start says, and end it as it says. folder: an empty one, for programs and logs."""
-    programs = folder / "bin"
-    programs.mkdir()
-    for name in ("careen", "kubectl-careen"):
-        program = programs / name
-        program.write_text(f"#!{sys.executable}\nfrom careen.cli.main import main\n\nmain()\n")
-        program.chmod(0o755)
-    ours = ("KUBECONFIG", "CAREEN_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    environment = kept | {"PATH": f"{programs}:{kept['PATH']}", "PYTHONPATH": str(ROOT / "operator")}
+    environment = make_programs(folder / "bin")
     with (folder / "sandbox.log").open("w") as log:
         sandbox = subprocess.Popen(
             UP.split(),
