@@ -106,6 +106,7 @@ def _all_flags(command: object = COMMANDS) -> set[str]:
 def _code(page: Page) -> Iterator[str]:
     """All code of a page that may hold commands."""
     yield from page.inline
+    yield from re.findall(r"^    ((?:kubectl )?careen .*)", page.prose, re.MULTILINE)
     for block in page.blocks:
         if block.language in SHELL:
             yield block.text
