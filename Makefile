@@ -84,7 +84,7 @@ $(DOCS_VENV)/.done: requirements-docs.lock
 	@touch $@
 
 site: $(DOCS_VENV)/.done ## The documents as a site in site/; a link that leads nowhere is an error
-	@$(DOCS_VENV)/bin/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet
 
 artifact: setup ## Put the agent into one file, dist/careen-agent.pyz, for machines with python3.11
 	@$(BIN)/python tools/artifact
