@@ -22,7 +22,7 @@ FOREIGN = {
 }
 """Flags that stand alone in a text and are another program's."""
 
-_CALL = re.compile(r"(?:^|\$\(|&& |\| |; |kubectl |^    )careen((?: +[^\s;&)]+)*)", re.MULTILINE)
+_CALL = re.compile(r"(?:^|\$\(|&& |\| |; |kubectl |^    )careen((?: +(?!\| )[^\s;&)]+)*)", re.MULTILINE)
 """Where a command may stand: careen is a chart's and a release's name too."""
 _PLACEHOLDER = re.compile(r"[A-Z…]")
 
