@@ -60,7 +60,7 @@ def test_a_new_command_is_run() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_quick_start(shell: Shell) -> None:
     # Other sandboxes of this user may be up beside the test's.
     choice = {"careen sandbox env": f"careen sandbox env --kubeconfig {shell.kubeconfig}"}
@@ -71,7 +71,7 @@ def test_quick_start(shell: Shell) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_readme(shell: Shell) -> None:
     shell.repository.publish("3.0.0", channels=("stable",))
     prepare = f"""

@@ -19,7 +19,7 @@ from pages import ROOT
 UP = "careen sandbox up --machines 3 --zones 3"
 """How the quick start begins."""
 READY = "Ctrl-C ends it"
-START_SECONDS = 180.0
+START_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
