@@ -95,7 +95,7 @@ def _tell_type(field: Schema) -> str:
         return f"map, at most {field['maxProperties']}"
     if field.get("format") == "date-time":
         return "time"
-    return field["type"] + _tell_bounds(field)
+    return f"{field['type']}{_tell_bounds(field)}"
 
 
 def _tell_bounds(field: Schema) -> str:
