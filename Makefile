@@ -3,12 +3,13 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DOCS_VENV := .venv-docs
 STEP := tools/step
 ARGS ?=
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo demo-vm test lint unit model api test-vm test-vm-all sim bench crds artifact picture lock clean
+.PHONY: help setup packages demo demo-vm test lint unit model api docs test-vm test-vm-all sim bench crds site artifact picture lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -37,6 +38,7 @@ test: setup ## Lint, types, contracts, and all tests on a real control plane
 	@$(STEP) unit $(MAKE) --no-print-directory unit
 	@$(STEP) model $(MAKE) --no-print-directory model
 	@$(STEP) api $(MAKE) --no-print-directory api
+	@$(STEP) docs $(MAKE) --no-print-directory docs
 
 lint: setup ## Style, types and import contracts
 	@$(BIN)/ruff check --quiet .
@@ -53,6 +55,9 @@ model: setup ## The seeded model test: whole rollouts in memory, invariants afte
 api: setup ## Tests on a real API server (built at the first run, cached for ever after)
 	@$(BIN)/pytest -q -n 2 --dist loadfile tests/api $(ARGS)
 
+docs: setup ## The documents: commands of README and quick start run as written, links and names checked
+	@$(BIN)/pytest -q tests/docs $(ARGS)
+
 test-vm: setup ## Eight scenarios on virtual machines under software emulation (needs root to build their images once)
 	@tools/packages vm
 	@$(STEP) vm $(BIN)/pytest -q -m short tests/vm $(ARGS)
@@ -68,9 +73,18 @@ bench: setup ## Figures of docs/benchmarks.md, measured on this machine
 	@tools/packages bench
 	@$(BIN)/python -m bench $(ARGS)
 
-crds: setup ## Write crds/ and docs/metrics.md from the models and metrics
+crds: setup ## Write crds/, docs/fields.md and docs/metrics.md from the models and metrics
 	@$(BIN)/python -m careen.api.crd crds/
+	@$(BIN)/python -m careen.api.fields docs/fields.md
 	@$(BIN)/python -m careen.observe.document docs/metrics.md
+
+$(DOCS_VENV)/.done: requirements-docs.lock
+	@$(PYTHON) -m venv --clear $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.lock
+	@touch $@
+
+site: $(DOCS_VENV)/.done ## The documents as a site in site/; a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet
 
 artifact: setup ## Put the agent into one file, dist/careen-agent.pyz, for machines with python3.11
 	@$(BIN)/python tools/artifact
@@ -78,8 +92,8 @@ artifact: setup ## Put the agent into one file, dist/careen-agent.pyz, for machi
 picture: setup ## Renew docs/demo.svg from a run of the demo
 	@$(BIN)/careen sandbox demo --svg docs/demo.svg
 
-lock: setup ## Renew requirements.lock from pyproject.toml
+lock: setup ## Renew requirements.lock and requirements-docs.lock from pyproject.toml
 	@tools/lock
 
 clean: ## Remove the virtual environment and caches of this folder
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .lint-imports.log
+	@rm -rf $(VENV) $(DOCS_VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .lint-imports.log

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -124,6 +123,21 @@ def publish(
 
 
 @app.command()
+def env(
+    kubeconfig: Annotated[
+        Path | None, typer.Option("--kubeconfig", help="Which sandbox, where several are up.")
+    ] = None,
+) -> None:
+    """Print what a shell needs to talk to the running sandbox, for eval: KUBECONFIG, PATH to a kubectl, CAREEN_…."""
+    import shlex
+
+    from careen.sandbox.running import choose_running
+
+    for name, value in choose_running(kubeconfig).environment().items():
+        typer.echo(f"export {name}={shlex.quote(value)}" + (':"$PATH"' if name == "PATH" else ""))
+
+
+@app.command()
 def demo(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of the table.")] = False,
     svg: Annotated[
@@ -200,17 +214,12 @@ def _wait(sandbox: Sandbox, ended: threading.Event) -> None:
 
 def explain_sandbox(sandbox: Sandbox) -> str:
     """How to talk to a sandbox, in commands that can be copied."""
-    kubeconfig = sandbox.cluster.kubeconfig
-    program = sandbox.cluster.kubectl_program
-    alias = "" if shutil.which("kubectl") else f"  alias kubectl={program}\n"
     policy = POLICY.format(releases=sandbox.releases)
     return f"""
 {len(sandbox.names)} machines run 1.0.0. In another terminal:
 
-  export KUBECONFIG={kubeconfig}
-  export CAREEN_TRUST_ROOT={sandbox.repository.trust_root}
-  export CAREEN_RELEASE_CACHE={sandbox.repository.folder / "cache"}
-{alias}  careen status --watch
+  eval "$(careen sandbox env --kubeconfig {sandbox.cluster.kubeconfig})"
+  careen status --watch
   kubectl apply -f - <<'EOF'
 {policy}EOF
   careen sandbox publish 2.1.0 --fault panic

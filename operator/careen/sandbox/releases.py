@@ -135,6 +135,11 @@ class Repository:
         return self.folder / "root.json"
 
     @property
+    def cache(self) -> Path:
+        """The folder in which operator and command line remember the newest signed metadata."""
+        return self.folder / "cache"
+
+    @property
     def releases(self) -> dict[str, SandboxRelease]:
         """All releases by version, oldest first."""
         names = (path.parent.name for path in self.folder.glob(f"builds/*/{DOCUMENT_NAME}"))

@@ -317,6 +317,7 @@ class Sandbox:
             kubeconfig=str(self.cluster.kubeconfig),
             releases=self.releases,
             repository=str(self.repository.folder),
+            kubectl=str(self.cluster.kubectl_program),
             pid=os.getpid(),
         ).save(self._folder)
 
@@ -333,7 +334,7 @@ class Sandbox:
             "PYTHONPATH": path,
             "CAREEN_NAMESPACE": NAMESPACE,
             "CAREEN_TRUST_ROOT": str(self.repository.trust_root),
-            "CAREEN_RELEASE_CACHE": str(self.repository.folder / "cache"),
+            "CAREEN_RELEASE_CACHE": str(self.repository.cache),
         }
         # Reading the system's authorities takes a sixth of each process's start, and our own API server needs none.
         return found if self._given is not None else found | {"SSL_CERT_FILE": os.devnull}
