@@ -68,9 +68,10 @@ bench: setup ## Figures of docs/benchmarks.md, measured on this machine
 	@tools/packages bench
 	@$(BIN)/python -m bench $(ARGS)
 
-crds: setup ## Write crds/ and docs/metrics.md from the models and metrics
+crds: setup ## Write crds/, docs/metrics.md and what the chart has of them, from models, metrics and values.yaml
 	@$(BIN)/python -m careen.api.crd crds/
 	@$(BIN)/python -m careen.observe.document docs/metrics.md
+	@$(BIN)/python tools/chartfiles.py
 
 artifact: setup ## Put the agent into one file, dist/careen-agent.pyz, for machines with python3.11
 	@$(BIN)/python tools/artifact
