@@ -34,8 +34,8 @@ def test_each_constraint_is_of_a_value_that_is_there() -> None:
 def test_the_kinds_are_those_of_crds() -> None:
     for path in CRDS.glob("*.careen.dev.yaml"):
         made = (chartfiles.CHART / "templates" / f"crd-{path.name.partition('.')[0]}.yaml").read_text()
-        plain = re.sub(r"\{\{-.*\}\}\n", "", made).replace("  annotations:\n    helm.sh/resource-policy: keep\n", "", 1)
-        plain = "\n".join(line for line in plain.splitlines() if line.strip())
+        plain = re.sub(r"^ *\{\{-.*\}\}\n", "", made, flags=re.MULTILINE)
+        plain = plain.replace("  annotations:\n    helm.sh/resource-policy: keep\n", "", 1)
         assert yaml.safe_load(plain) == yaml.safe_load(path.read_text())
 
 
