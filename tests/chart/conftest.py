@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 OPERATORS = "app.kubernetes.io/component=operator"
 INFRA = ("infra-1", "infra-2")
 BASE = "/apis/careen.dev/v1alpha1"
+LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 
 
 @pytest.hookimpl(trylast=True)
@@ -69,12 +71,13 @@ class Install:
     admin: Api
     helm: Helm
     folder: Path
-    chart: Path = CHART
+    is_up: bool = False
+    """Whether it is installed as the chart has it."""
 
-    def set_up(self, *arguments: str | Path, chart: Path | None = None) -> None:
+    def set_up(self, *arguments: str | Path, chart: Path = CHART) -> None:
         """Install or upgrade, and wait until all is ready."""
-        self.helm.run("upgrade", "--install", RELEASE, chart or self.chart, "--create-namespace", "--wait",
-                      "--timeout=120s", *self.values, *arguments)  # fmt: skip
+        self.helm.run("upgrade", "--install", RELEASE, chart, "--create-namespace", "--wait",
+                      "--timeout=270s", *self.values, *arguments)  # fmt: skip
 
     @property
     def values(self) -> tuple[str, ...]:
@@ -95,38 +98,60 @@ class Install:
         """Run each operator's pod as a process, under its own token."""
         addresses = (f"127.0.7.{number}" for number in itertools.count(1))
         return [
-            start_pod(self.plane, self.admin, pod, self.folder / pod["metadata"]["uid"], next(addresses))
+            start_pod(self.plane, self.admin, pod, self.folder / secrets.token_hex(8), next(addresses))
             for pod in self.operator_pods()
         ]
 
     def remove(self) -> None:
         """Uninstall, and delete all that is kept."""
+        self.wipe()
         with contextlib.suppress(HelmError):
             self.helm.run("uninstall", RELEASE, "--wait")
-        for kind in self.admin.items(DEFINITIONS):
-            if kind["spec"]["group"] == "careen.dev":
-                self.admin.delete(f"{DEFINITIONS}/{kind['metadata']['name']}")
-        left = lambda: [k for k in self.admin.items(DEFINITIONS) if k["spec"]["group"] == "careen.dev"]  # noqa: E731
-        wait_until(lambda: not left(), "the kinds are gone", 60)
+        for kind in self._kinds():
+            self.admin.delete(f"{DEFINITIONS}/{kind['metadata']['name']}")
+        wait_until(lambda: not self._kinds(), "the kinds are gone", 60)
+        self.is_up = False
+
+    def wipe(self) -> None:
+        """Delete what a test made, and make the default lock as the install does."""
+        for path in (f"{BASE}/updatepolicies", f"{BASE}/nodes", LEASES):
+            if self.admin.items(path):
+                self.admin.delete(path)
         for node in self.admin.items(NODES):
             if node["metadata"]["name"] not in INFRA:
                 self.admin.delete(f"{NODES}/{node['metadata']['name']}")
+        if self._kinds():
+            self.admin.delete(f"{BASE}/rebootlocks")
+            lock = {"apiVersion": "careen.dev/v1alpha1", "kind": "RebootLock", "metadata": {"name": "default"}}
+            self.admin.create(f"{BASE}/rebootlocks", {**lock, "spec": {"max": 1}})
+
+    def _kinds(self) -> list[dict[str, Any]]:
+        return [kind for kind in self.admin.items(DEFINITIONS) if kind["spec"]["group"] == "careen.dev"]
+
+
+@pytest.fixture(scope="session")
+def install(plane: ControlPlane, admin: Api, helm: Helm, tmp_path_factory: pytest.TempPathFactory) -> Install:
+    """Careen or the lack of it, on the run's control plane."""
+    own = Helm(helm.program, tmp_path_factory.mktemp("helm"), plane.kubeconfig)
+    return Install(plane, admin, own, tmp_path_factory.mktemp("pods"))
 
 
 @pytest.fixture
-def bare(plane: ControlPlane, admin: Api, helm: Helm, tmp_path: Path) -> Iterator[Install]:
+def bare(install: Install) -> Iterator[Install]:
     """A cluster that Careen is not on yet; nothing is left on it afterwards."""
-    own = Helm(helm._program, tmp_path / "helm", plane.kubeconfig)
-    install = Install(plane, admin, own, tmp_path / "pods")
+    install.remove()
     yield install
     install.remove()
 
 
 @pytest.fixture
-def installed(bare: Install) -> Install:
+def installed(install: Install) -> Iterator[Install]:
     """A cluster with Careen on it, as the chart has it."""
-    bare.set_up()
-    return bare
+    if not install.is_up:
+        install.set_up()
+        install.is_up = True
+    yield install
+    install.wipe()
 
 
 @pytest.fixture

@@ -21,14 +21,14 @@ class Helm:
     """Runs the helm program. Nothing is read from, or left in, the user's own settings of Helm."""
 
     def __init__(self, program: Path, home: Path, kubeconfig: Path | None = None) -> None:
-        self._program = program
+        self.program = program
         folders = {f"HELM_{name}_HOME": str(home / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
         self._environment = os.environ | folders | {"KUBECACHEDIR": str(home / "kube"), "HOME": str(home)}
         self._environment["KUBECONFIG"] = str(kubeconfig or os.devnull)
 
     def run(self, *arguments: str | Path) -> str:
         """Run Helm in the release's namespace and return what it printed; HelmError if it fails."""
-        command = [str(self._program), "--namespace", NAMESPACE, *map(str, arguments)]
+        command = [str(self.program), "--namespace", NAMESPACE, *map(str, arguments)]
         done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False, timeout=280)
         if done.returncode != 0:
             raise HelmError(f"helm {' '.join(command[3:])}: {done.stdout}{done.stderr}")

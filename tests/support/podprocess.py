@@ -18,10 +18,11 @@ from careen.sandbox.processes import Child, spawn
 
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
 PROGRAM = """
-import sys
+import socket, sys
 from pathlib import Path
 from careen.kube import credentials
-credentials.SERVICE_ACCOUNT = Path(sys.argv.pop(1))
+credentials.SERVICE_ACCOUNT, name = Path(sys.argv.pop(1)), sys.argv.pop(1)
+socket.gethostname = lambda: name
 from careen.cli.main import main
 main()
 """
@@ -40,7 +41,7 @@ def start_pod(plane: ControlPlane, api: Api, pod: dict[str, Any], folder: Path, 
         re.sub(r"\$\((\w+)\)", lambda found: environment[found[1]], argument) for argument in container["args"]
     ]
     token = places.pop(TOKEN_FOLDER)
-    command = [sys.executable, "-c", PROGRAM, str(token), *(_move(argument, places) for argument in arguments)]
+    command = [sys.executable, "-c", PROGRAM, str(token), name, *(_move(argument, places) for argument in arguments)]
     kept = {key: value for key, value in os.environ.items() if key in ("PATH", "LANG")}
     set_up = {
         "PYTHONPATH": str(Path(careen.__file__).parents[1]),
