@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,16 +59,16 @@ async def test_the_main_job_needs_all_of_the_charts_rights_and_no_others(
     requests = [request for request in reader.read() if request.user in USERS.values()]
     assert [request for request in requests if request.code == 403] == []
     granted, used = set(read_grants(admin)), {use for request in requests for use in read_use(request)}
-    assert granted - used == set(NEVER_USED)
+    assert granted - used <= set(NEVER_USED)
 
 
 def check_columns(plane: ControlPlane) -> None:
     """Each column of `kubectl get` tells something, for each object."""
     for kind in ("cnodes", "updatepolicies", "rebootlocks"):
         header, *rows = plane.kubectl("get", kind).splitlines()
-        names = header.split()
-        starts = [header.index(f"{name} ") if name != names[-1] else header.rindex(name) for name in names]
-        assert rows
+        found = list(re.finditer(r"\S+", header))
+        names, starts = [each.group() for each in found], [each.start() for each in found]
+        assert rows, kind
         for row in rows:
             cells = [row[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)]
             empty = {name for name, cell in zip(names, cells, strict=True) if not cell or cell == "<none>"}
@@ -162,9 +163,8 @@ def test_an_agent_that_tries_everything_gets_its_own_and_nothing_else(
     create_nodes(admin, [node_manifest(OWN, "zone-a"), node_manifest(OTHER, "zone-b")])
     operator = Api(plane.kubeconfig_with_token(mint(admin, "careen-operator")))
     for name in (OWN, OTHER):
-        operator.create(
-            f"{BASE}/nodes", {"apiVersion": "careen.dev/v1alpha1", "kind": "Node", "metadata": {"name": name}}
-        )
+        shadow = {"apiVersion": "careen.dev/v1alpha1", "kind": "Node", "metadata": {"name": name}}
+        operator.create(f"{BASE}/nodes", shadow)
         token = Api(plane.kubeconfig_with_token(mint_agent_token(admin, name)))
         if name == OTHER:
             token.create(leases(), lease(f"agent-{name}"))
@@ -174,7 +174,8 @@ def test_an_agent_that_tries_everything_gets_its_own_and_nothing_else(
         for verb, name, namespace in list_attempts(kind):
             tried += 1
             if attempt(agent, kind, verb, name, namespace):
-                passed.add(" ".join(filter(None, (verb, kind.title, name))))
+                elsewhere = "in default" if namespace == "default" else ""
+                passed.add(" ".join(filter(None, (verb, kind.title, name, elsewhere))))
     assert tried > 500, "the API server told little"
     assert passed == ALLOWED
 
