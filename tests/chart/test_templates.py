@@ -81,7 +81,7 @@ def test_an_agent_of_a_disk_image_has_no_rights_on_its_node(helm: Helm) -> None:
     assert not {"hostPID", "hostNetwork", "hostIPC"} & set(spec)
     security = spec["containers"][0]["securityContext"]
     assert "privileged" not in security
-    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert security["capabilities"] == {"drop": ["ALL"], "add": ["DAC_OVERRIDE"]}
 
 
 def test_the_notes_tell_three_commands(helm: Helm) -> None:
