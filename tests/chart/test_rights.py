@@ -64,7 +64,7 @@ async def test_the_main_job_needs_all_of_the_charts_rights_and_no_others(
 
 def check_columns(plane: ControlPlane) -> None:
     """Each column of `kubectl get` tells something, for each object."""
-    for kind in ("cnodes", "updatepolicies", "rebootlocks"):
+    for kind in ("cnode", "updatepolicies", "rebootlocks"):
         header, *rows = plane.kubectl("get", kind).splitlines()
         found = list(re.finditer(r"\S+", header))
         names, starts = [each.group() for each in found], [each.start() for each in found]
@@ -111,6 +111,9 @@ ALLOWED = {
     "create coordination.k8s.io/leases agent-n1", "patch coordination.k8s.io/leases agent-n1",
     "create authentication.k8s.io/selfsubjectreviews", "create authorization.k8s.io/selfsubjectaccessreviews",
     "create authorization.k8s.io/selfsubjectrulesreviews",
+    # What Kubernetes shows to all service accounts: the certificates of public authorities.
+    "get certificates.k8s.io/clustertrustbundles n1", "get certificates.k8s.io/clustertrustbundles n2",
+    "list certificates.k8s.io/clustertrustbundles", "watch certificates.k8s.io/clustertrustbundles",
 }  # fmt: skip
 """All that an agent may do: read the machines, report on its own, say that it lives, and ask who it is."""
 
@@ -168,6 +171,8 @@ def test_an_agent_that_tries_everything_gets_its_own_and_nothing_else(
         token = Api(plane.kubeconfig_with_token(mint_agent_token(admin, name)))
         if name == OTHER:
             token.create(leases(), lease(f"agent-{name}"))
+    # There to be patched: what is not there is not found, whoever asks.
+    admin.create(leases(), lease("careen-operator"))
     agent = Api(plane.kubeconfig_with_token(mint_agent_token(admin, OWN)))
     tried, passed = 0, set()
     for kind in list_kinds(admin):
