@@ -9,7 +9,7 @@ ARGS ?=
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo demo-vm test lint unit model api docs test-vm test-vm-all sim bench crds site artifact picture lock clean
+.PHONY: help setup packages demo demo-vm test lint unit model api test-chart docs test-vm test-vm-all sim bench crds site artifact picture lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -38,6 +38,7 @@ test: setup ## Lint, types, contracts, and all tests on a real control plane
 	@$(STEP) unit $(MAKE) --no-print-directory unit
 	@$(STEP) model $(MAKE) --no-print-directory model
 	@$(STEP) api $(MAKE) --no-print-directory api
+	@$(STEP) chart $(MAKE) --no-print-directory test-chart
 	@$(STEP) docs $(MAKE) --no-print-directory docs
 
 lint: setup ## Style, types and import contracts
@@ -54,6 +55,9 @@ model: setup ## The seeded model test: whole rollouts in memory, invariants afte
 
 api: setup ## Tests on a real API server (built at the first run, cached for ever after)
 	@$(BIN)/pytest -q -n 2 --dist loadfile tests/api $(ARGS)
+
+test-chart: setup ## The Helm chart on a real API server (helm is built at the first run)
+	@$(BIN)/pytest -q -n 2 --dist loadfile tests/chart $(ARGS)
 
 docs: setup ## The documents: commands of README and quick start run as written, links and names checked
 	@$(BIN)/pytest -q tests/docs $(ARGS)
@@ -73,10 +77,11 @@ bench: setup ## Figures of docs/benchmarks.md, measured on this machine
 	@tools/packages bench
 	@$(BIN)/python -m bench $(ARGS)
 
-crds: setup ## Write crds/, docs/fields.md and docs/metrics.md from the models and metrics
+crds: setup ## Write crds/, docs/fields.md, docs/metrics.md and what the chart has of them, from models, metrics and values.yaml
 	@$(BIN)/python -m careen.api.crd crds/
 	@$(BIN)/python -m careen.api.fields docs/fields.md
 	@$(BIN)/python -m careen.observe.document docs/metrics.md
+	@$(BIN)/python tools/chartfiles.py
 
 $(DOCS_VENV)/.done: requirements-docs.lock
 	@$(PYTHON) -m venv --clear $(DOCS_VENV)

@@ -1,6 +1,6 @@
 """An agent writes its own Node's status and its own Lease, and nothing else: the API server holds it to that."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -25,10 +25,11 @@ from admissions import (
     status_patch,
 )
 from careen.api.admission import OPERATOR_STATUS
-from careen.api.meta import NAMESPACE
-from careen.sandbox.accounts import mint_agent_token, mint_unbound_agent_token
+from careen.api.meta import AGENT_GROUP, AGENT_USER_PREFIX, NAMESPACE
+from careen.sandbox.accounts import AGENT_SELECTOR, mint_agent_token, mint_unbound_agent_token
 from careen.sandbox.client import APPLY, JSON_PATCH, Api, ApiError, wait_until
 from careen.sandbox.cluster import Cluster
+from careen.sandbox.controlplane import ControlPlane
 
 ATTACKS: dict[str, Write] = {
     "another machine's status": status_patch("n2", {"booted": "B"}),
@@ -221,7 +222,7 @@ def test_a_refusal_says_what_is_allowed_and_where_the_agent_runs(
 
 def test_a_token_ends_with_its_pod(plane: Cluster, admin: Api, fleet: None) -> None:
     old = mint_agent_token(admin, "n1")
-    agents = admin.items(PODS, labelSelector="app=careen-agent", fieldSelector="spec.nodeName=n1")
+    agents = admin.items(PODS, labelSelector=AGENT_SELECTOR, fieldSelector="spec.nodeName=n1")
     admin.delete(f"{PODS}/{agents[0]['metadata']['name']}", gracePeriodSeconds="0")
     api = Api(plane.kubeconfig_with_token(old))
 
@@ -236,3 +237,44 @@ def test_a_token_ends_with_its_pod(plane: Cluster, admin: Api, fleet: None) -> N
     status = wait_until(refused, "the old token is refused", 30)
     api.close()
     assert status == 401
+
+
+@pytest.fixture
+def certified_api(own_plane: ControlPlane) -> Iterator[Callable[..., Api]]:
+    """Makes clients with the certificate of a machine outside Kubernetes, in its name or another one."""
+    made: list[Api] = []
+
+    def make(user: str = AGENT_USER_PREFIX + "n1", group: str = AGENT_GROUP) -> Api:
+        made.append(Api(own_plane.kubeconfig_for(user, [group])))
+        return made[-1]
+
+    yield make
+    for api in made:
+        api.close()
+
+
+@pytest.mark.parametrize("group", [AGENT_GROUP, "system:masters"])
+def test_a_machine_with_a_certificate_writes_nothing_but_its_own(
+    plane: Cluster, admin: Api, fleet: None, certified_api: Callable[..., Api], group: str
+) -> None:
+    before = snapshot(admin)
+    machine = certified_api(group=group)
+    assert [name for name, attack in ATTACKS.items() if passes(attack, machine)] == []
+    assert snapshot(admin) == before
+
+
+@pytest.mark.parametrize("write", OWN.values(), ids=OWN)
+def test_a_machine_with_a_certificate_writes_its_own(
+    plane: Cluster, fleet: None, certified_api: Callable[..., Api], write: Write
+) -> None:
+    assert write.send(certified_api())["metadata"]["name"] in ("n1", "agent-n1")
+
+
+@pytest.mark.parametrize("user", ["n1", AGENT_USER_PREFIX, AGENT_USER_PREFIX + "n2"])
+def test_a_certificate_in_another_name_is_not_that_machines(
+    plane: Cluster, admin: Api, fleet: None, certified_api: Callable[..., Api], user: str
+) -> None:
+    before = snapshot(admin)
+    machine = certified_api(user)
+    assert [name for name, write in OWN.items() if passes(write, machine)] == []
+    assert snapshot(admin) == before

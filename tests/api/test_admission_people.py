@@ -44,6 +44,7 @@ PEOPLE_REFUSED: dict[str, tuple[Write, str]] = {
     "a Lease renewed": (Write("PATCH", f"{LEASES}/agent-n1", {"spec": {"renewTime": RENEWED}}), "by the agent of that"),
     "a Lease annotated": (Write("PATCH", f"{LEASES}/agent-n1", {"metadata": {"annotations": {"a": "b"}}}),
                           "by the agent of that"),
+    "the lock's term": (Write("PATCH", f"{BASE}/rebootlocks/default/status", {"status": {"term": 9}}), "status.term"),
     "a Lease made": (Write("POST", LEASES, lease("agent-n3")), "by the agent of that machine alone"),
 }  # fmt: skip
 

@@ -3,7 +3,7 @@
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,25 @@ def test_explain_shows_what_the_models_say(plane: Cluster, path: str, words: str
     assert words in " ".join(plane.kubectl("explain", path).split())
 
 
+def test_explain_has_words_for_each_field(plane: Cluster, admin: Api) -> None:
+    """From the document that `kubectl explain` reads."""
+    schemas = admin.get("/openapi/v3/apis/careen.dev/v1alpha1")["components"]["schemas"]
+    ours = {name: schema for name, schema in schemas.items() if name.startswith("dev.careen.") and "List" not in name}
+    assert len(ours) == 3
+    assert [path for name, schema in ours.items() for path in find_silent(schema, name.rpartition(".")[2])] == []
+
+
+def find_silent(schema: dict[str, Any], path: str) -> Iterator[str]:
+    """Paths of fields without a description."""
+    for name, inner in schema.get("properties", {}).items():
+        if not inner.get("description"):
+            yield f"{path}.{name}"
+        yield from find_silent(inner, f"{path}.{name}")
+    for part in ("items", "additionalProperties"):
+        if isinstance(schema.get(part), dict):
+            yield from find_silent(schema[part], f"{path}[]")
+
+
 def test_defaults_are_filled_in_as_the_models_have_them(plane: Cluster, admin: Api) -> None:
     made = admin.create(f"{BASE}/updatepolicies", document("UpdatePolicy", "fleet", {"release": RELEASE}))
     assert made["spec"] == UpdatePolicySpec(release=ReleaseRef.model_validate(RELEASE)).dump()
@@ -157,10 +176,10 @@ def test_a_policy_tells_its_story_in_one_row(plane: Cluster, admin: Api, operato
     assert table(plane.kubectl("get", "upol", "-o", "wide"))[0]["MESSAGE"] == "lock default: 1 of 1 held"
 
 
-def test_a_lock_tells_its_story_in_one_row(plane: Cluster, admin: Api) -> None:
+def test_a_lock_tells_its_story_in_one_row(plane: Cluster, admin: Api, operator_api: Api) -> None:
     admin.create(f"{BASE}/rebootlocks", document("RebootLock", "racks", {"max": 2}))
     holders = [{"id": "node-1", "since": NOW, "order": "order-1"}]
-    admin.patch(f"{BASE}/rebootlocks/racks/status", {"status": {"term": 3, "available": 1, "holders": holders}})
+    operator_api.patch(f"{BASE}/rebootlocks/racks/status", {"status": {"term": 3, "available": 1, "holders": holders}})
     row = table(plane.kubectl("get", "rlock", "racks"))[0]
     assert row.pop("AGE")
     assert row == {"NAME": "racks", "MAX": "2", "AVAILABLE": "1", "HOLDER": "node-1", "PAUSED": "false", "TERM": "3"}
