@@ -8,7 +8,7 @@ ARGS ?=
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo demo-vm test lint unit model api test-vm test-vm-all sim bench crds artifact image image-lock e2e kind-up kind-demo kind-down picture lock clean
+.PHONY: help setup packages demo demo-vm test lint unit model api test-vm test-vm-all sim bench crds artifact image image-lock test-image e2e kind-up kind-demo kind-down picture lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -38,6 +38,7 @@ test: setup ## Lint, types, contracts, and all tests on a real control plane
 	@$(STEP) model $(MAKE) --no-print-directory model
 	@$(STEP) api $(MAKE) --no-print-directory api
 	@$(STEP) e2e $(MAKE) --no-print-directory e2e
+	@$(STEP) image $(MAKE) --no-print-directory test-image
 
 lint: setup ## Style, types and import contracts
 	@$(BIN)/ruff check --quiet .
@@ -83,6 +84,9 @@ image: setup ## Build the container image without a container engine, dist/caree
 
 image-lock: setup ## Renew tools/ociimage/packages from what the Debian mirror has now
 	@PYTHONPATH=tools $(BIN)/python -m ociimage lock
+
+test-image: setup ## The container image: the same bytes each time, small, unprivileged (root for what runs in it)
+	@$(BIN)/pytest -q tests/image $(ARGS)
 
 e2e: setup ## The end-to-end tests, on the sandbox, or on the cluster of $$CAREEN_E2E_KUBECONFIG
 	@$(BIN)/pytest -q tests/e2e $(ARGS)
