@@ -3,7 +3,7 @@
 # The build stage fetches Debian packages and wheels, each by the hash in tools/ociimage/packages and requirements.lock.
 FROM debian:bookworm-slim@sha256:96e378d7e6531ac9a15ad505478fcc2e69f371b10f5cdf87857c4b8188404716 AS build
 RUN apt-get update -qq \
- && apt-get install -qq -y --no-install-recommends python3 python3-pip
+ && apt-get install -qq -y --no-install-recommends ca-certificates python3 python3-pip
 WORKDIR /source
 COPY requirements.lock pyproject.toml LICENSE ./
 COPY tools/testos tools/testos

@@ -27,8 +27,8 @@ from testos.cache import digest_inputs, keep
 
 pytestmark = pytest.mark.timeout(1800)
 MIB = 1 << 20
-MOST_PACKED = 30 * MIB
-MOST_UNPACKED = 130 * MIB
+MOST_PACKED = 35 * MIB
+MOST_UNPACKED = 150 * MIB
 ANEW = """
 import os, sys, time
 from pathlib import Path

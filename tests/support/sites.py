@@ -7,7 +7,6 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +14,7 @@ from typing import Any, Self
 import careen
 from careen.api.meta import AGENT_ACCOUNT, GROUP, NAMESPACE, OPERATOR_ACCOUNT
 from careen.sandbox.accounts import DAEMONSETS, mint_agent_token
-from careen.sandbox.client import Api, ApiError, wait_until
+from careen.sandbox.client import Api, wait_until
 from careen.sandbox.firmware import Fault
 from careen.sandbox.machine import MachineSettings, machine_id_of
 from careen.sandbox.nodes import NODES, ZONE_LABEL, create_nodes, is_ready, node_manifest
@@ -195,6 +194,10 @@ class SandboxSite(Site):
         self._zone = self.core(name)["metadata"]["labels"][ZONE_LABEL]
         self._sandbox.cut_power(name)
         self.api.delete(f"{NODES}/{name}")
+        # What the collector of pods would do after a minute: the agent's next token must not be bound to the old pod.
+        for namespace in (NAMESPACE, "default"):
+            pods = f"/api/v1/namespaces/{namespace}/pods"
+            self.api.delete(pods, fieldSelector=f"spec.nodeName={name}", gracePeriodSeconds="0")
 
     def restore(self, name: str) -> None:
         create_nodes(self.api, [node_manifest(name, self._zone, machine_id=machine_id_of(name))])
@@ -234,9 +237,8 @@ class ClusterSite(Site):
         self.api.close()
 
     def settle(self) -> None:
-        with suppress(ApiError):
-            if self.api.find(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{OPERATOR_ACCOUNT}"):
-                super().settle()
+        if self.api.find(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{OPERATOR_ACCOUNT}"):
+            super().settle()
 
     def lose(self, name: str) -> None:
         # The kubelet of a Node that was deleted registers again only when it starts; until then its pods are ended.

@@ -84,7 +84,7 @@ def test_a_folder_without_a_release_is_told_in_a_sentence(tmp_path: Path, capfd:
 
 def test_a_real_machine_is_not_booted_by_its_agent(capfd: pytest.CaptureFixture[str]) -> None:
     assert run("careen", ["agent", "--host", "linux", "--boot", "--node", "n"]) == 2
-    assert "its own firmware" in capfd.readouterr().err
+    assert "--boot is for --host image" in capfd.readouterr().err
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts over the kernel's boot ID, which needs root")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -132,7 +133,7 @@ def list_workers() -> list[str]:
 
 
 def _load_image(archive: Path | None) -> None:
-    if archive is None and "VERSION_CODENAME=bookworm" in Path("/etc/os-release").read_text():
+    if archive is None and _is_debian_12():
         from ociimage.build import build_image
 
         try:
@@ -146,6 +147,13 @@ def _load_image(archive: Path | None) -> None:
     # Debian's packages are not those of this system: the Dockerfile brings its own.
     _run("docker", "build", f"--tag={REFERENCE}", str(TOP))
     _run("kind", "load", "docker-image", REFERENCE, f"--name={NAME}")
+
+
+def _is_debian_12() -> bool:
+    try:
+        return platform.freedesktop_os_release().get("VERSION_CODENAME") == "bookworm"
+    except OSError:
+        return False
 
 
 def _add_boot_unit(node: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .tree import describe, iterate
 
-LEVEL = 15
+LEVEL = 12
 """Of zstd: what it costs is paid once for each change, and every node pulls the result."""
 
 

@@ -82,10 +82,14 @@ def compile_all(root: Path, folder: str) -> None:
     if f"{sys.version_info.major}.{sys.version_info.minor}" != PYTHON:
         raise ImageError(f"this is Python {sys.version.split()[0]}; the image's byte code is made by {PYTHON}")
     command = [
-        sys.executable, "-I", "-m", "compileall", "-q", "-j", "1", "--invalidation-mode", "unchecked-hash",
+        sys.executable, "-s", "-m", "compileall", "-q", "-j", "1", "--invalidation-mode", "unchecked-hash",
         "-s", str(root), "-p", "/", str(root / folder),
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS, env={"LC_ALL": "C"})
+    environment = {"LC_ALL": "C", "PYTHONHASHSEED": "0"}
+    # In the folder itself, lest this Python find modules where it happens to be started.
+    done = subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, check=False, timeout=SECONDS
+    )
     if done.returncode:
         raise ImageError(f"compileall failed: {(done.stdout + done.stderr).strip()[-1000:]}")
 
