@@ -33,7 +33,7 @@ _PYTHON_LIBRARY = f"usr/lib/python{PYTHON}/"
 _LEFT_OUT = re.compile(
     r"^usr/(share|include|lib/valgrind|lib/x86_64-linux-gnu/(gconv|audit|perl)|lib/aarch64-linux-gnu/(gconv|audit))/"
     r"|^(etc|var)/"
-    rf"|^{_PYTHON_LIBRARY}(test|idlelib|lib2to3|pydoc_data|ensurepip|distutils|tkinter|turtledemo|unittest/test|wsgiref"
+    rf"|^{_PYTHON_LIBRARY}(test|idlelib|lib2to3|pydoc_data|ensurepip|distutils|tkinter|turtledemo|unittest/test"
     r"|curses|dbm|sqlite3|msilib|config-[^/]*)/"
     rf"|^{_PYTHON_LIBRARY}(turtle|_pyrepl)\.py$"
     rf"|^{_PYTHON_LIBRARY}lib-dynload/(_sqlite3|_dbm|_gdbm|_curses|_curses_panel|nis|readline|_tkinter|_test[^/]*|xxlimited[^/]*|ossaudiodev|audioop|_xxtestfuzz)\."
