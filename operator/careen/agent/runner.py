@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from careen.api.meta import AGENT_LEASE_PREFIX, API_VERSION, NAMESPACE
@@ -40,10 +40,12 @@ from .actions import (
     WriteStatus,
 )
 from .host import Host, KexecRefusedError, RebootError
+from .observer import Observer
 from .record import Fault, Method, Moved
 from .report import report_blindness
 from .staging.fault import StageError
 from .step import current_order, next_step, report_progress, still_wanted
+from .stepwords import describe_step
 from .view import AgentView, NodeView, Trouble, decode_node, next_trouble
 
 logger = logging.getLogger(__name__)
@@ -65,6 +67,8 @@ class Settings:
     """Least seconds between two writes of a staging's progress."""
     request_seconds: float = 10.0
     """Deadline of one request to the API server."""
+    observer: Observer = field(default_factory=Observer)
+    """Hears of what the agent does."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,8 @@ class _Agent:
                 continue
             step = next_step(view)
             if not isinstance(step, Wait):
-                logger.info("%s: %s", self._name, _describe(step))
+                told = {"node": self._name, "step": type(step).__name__}
+                logger.info("%s: %s", self._name, describe_step(step), extra=told)
             if isinstance(step, Wait):
                 await self._pause(step, view)
             elif isinstance(step, WriteStatus | RequestActivation):
@@ -168,6 +173,7 @@ class _Agent:
             trouble=self._trouble,
             api_not_before=self._api_not_before,
         )
+        self._settings.observer.see(view)
         return replace(view, moved=moved if order == current_order(view) else Moved())
 
     async def _tell_blindness(self, error: DiskError | OSError) -> None:
@@ -179,7 +185,7 @@ class _Agent:
             if step is not None:
                 self._store.apply(await self._merge_status(step))
         except ApiError as refusal:
-            logger.warning("%s: %s: %s", self._name, _describe(step) if step else "", refusal)
+            logger.warning("%s: %s: %s", self._name, describe_step(step) if step else "", refusal)
         with suppress(TimeoutError):
             async with asyncio.timeout(BLIND_SECONDS):
                 await self._wake.wait()
@@ -192,6 +198,13 @@ class _Agent:
 
     async def _act(self, step: Step, view: AgentView) -> bool:
         """Take one step on the machine; whether it succeeded."""
+        started, before = time.monotonic(), self._trouble
+        done = await self._try(step, view)
+        fault = self._trouble.fault.class_ if self._trouble and self._trouble is not before else "Boot"
+        self._settings.observer.note_step(step, time.monotonic() - started, None if done else fault)
+        return done
+
+    async def _try(self, step: Step, view: AgentView) -> bool:
         try:
             await (self._stage(step) if isinstance(step, StageImage) else self._call(step))
         except RebootError as error:
@@ -206,7 +219,7 @@ class _Agent:
             self._note_trouble(step, view, Fault("Disk", str(error)))
         except Exception as error:
             # A bug, but an agent that ends leaves its machine in flight: show it, and go on slowly.
-            logger.exception("%s: %s", self._name, _describe(step))
+            logger.exception("%s: %s", self._name, describe_step(step))
             self._note_trouble(step, view, Fault("Internal", f"{type(error).__name__}: {error}"))
         else:
             if self._trouble and self._trouble.action == type(step).__name__:
@@ -270,6 +283,7 @@ class _Agent:
 
     def _note_progress(self, step: StageImage, moved: Moved) -> None:
         self._moved = (step.order, moved)
+        self._settings.observer.note_progress(step.order, moved)
         if self._trouble and not self._trouble.retrying:
             # The try before this one failed; now that bytes come, the status may say so.
             self._trouble = replace(self._trouble, retrying=True)
@@ -326,7 +340,7 @@ class _Agent:
         return (await self._session.request("GET", path, timeout=self._settings.request_seconds)).body
 
     async def _note_refusal(self, step: Step, view: AgentView, error: ApiError) -> None:
-        logger.warning("%s: %s: %s", self._name, _describe(step), error)
+        logger.warning("%s: %s: %s", self._name, describe_step(step), error)
         self._api_pause(view)
         if isinstance(error, NotFound) and view.node:
             self._store.forget("", self._name, view.node.uid)
@@ -378,21 +392,11 @@ class _Agent:
         name = AGENT_LEASE_PREFIX + self._name
         owner = {"apiVersion": API_VERSION, "kind": "Node", "name": self._name, "uid": uid}
         pause = settings.renew_seconds * random.uniform(0.95, 1.05)
+        timeout, done = settings.request_seconds, True
         try:
-            await renew_agent_lease(
-                self._session, settings.namespace, name, owner=owner, timeout=settings.request_seconds
-            )
+            await renew_agent_lease(self._session, settings.namespace, name, owner=owner, timeout=timeout)
         except ApiError as error:
             logger.warning("%s: the Lease was not renewed: %s", self._name, error)
-            pause = min(pause, 5.0 * random.uniform(0.5, 1.0))
+            pause, done = min(pause, 5.0 * random.uniform(0.5, 1.0)), False
+        settings.observer.note_renewal(done)
         return pause
-
-
-def _describe(step: Step) -> str:
-    """The step for the log, without long contents."""
-    if isinstance(step, WriteStatus):
-        return f"WriteStatus {step.status.get('step') or sorted(step.status)}"
-    if isinstance(step, WriteJournal):
-        opened = step.journal.open
-        return f"WriteJournal {f'{opened.order} {opened.stage} {opened.verdict or str()}' if opened else 'closed'}"
-    return str(step) if not isinstance(step, RequestActivation) else f"RequestActivation {step.order}"

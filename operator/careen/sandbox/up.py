@@ -68,6 +68,8 @@ class SandboxOptions:
     """Whether there are pods to drain: a Deployment with a disruption budget."""
     lock_max: int = 2
     """max of the default RebootLock."""
+    agent_metrics_ports: tuple[int, ...] = ()
+    """Ports of the agents' metrics, one a machine; empty: they serve none."""
     log_level: str = "INFO"
     """Level of the operator's, the machines' and the agents' logs."""
 
@@ -286,6 +288,7 @@ class Sandbox:
             renew_seconds=options.renew_seconds,
             in_process=options.in_process,
             log_level=options.log_level,
+            metrics_port=dict(zip(self.names, options.agent_metrics_ports, strict=False)).get(name, 0),
         ).save(folder / "settings.json")
         self.power_on(name)
 
