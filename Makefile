@@ -8,7 +8,7 @@ ARGS ?=
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo demo-vm test lint unit model api test-vm test-vm-all sim bench crds artifact picture lock clean
+.PHONY: help setup packages demo demo-vm test lint unit model api test-vm test-vm-all observe dashboard-picture sim bench crds artifact picture lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -70,10 +70,18 @@ bench: setup ## Figures of docs/benchmarks.md, measured on this machine
 
 crds: setup ## Write crds/ and docs/metrics.md from the models and metrics
 	@$(BIN)/python -m careen.api.crd crds/
-	@$(BIN)/python -m careen.observe.document docs/metrics.md
+	@$(BIN)/python -m careen.observe.document docs/metrics.md charts/careen/files/alerts.yaml
 
 artifact: setup ## Put the agent into one file, dist/careen-agent.pyz, for machines with python3.11
 	@$(BIN)/python tools/artifact
+
+observe: setup ## Alert rules, dashboard and metrics, with a Prometheus that scrapes operator and agents
+	@tools/packages observe
+	@$(BIN)/pytest -q tests/observe $(ARGS)
+
+dashboard-picture: setup ## Renew docs/dashboard.svg from a Prometheus that watches the demo
+	@tools/packages observe
+	@PYTHONPATH=tools $(BIN)/python -m dashboard docs/dashboard.svg
 
 picture: setup ## Renew docs/demo.svg from a run of the demo
 	@$(BIN)/careen sandbox demo --svg docs/demo.svg

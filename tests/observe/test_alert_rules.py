@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from careen.api.reasons import Reason
 from careen.observe.document import list_agent, list_operator
-from prometheus_programs import ALERTS, find_program, read_rules
+from dashboard.files import ALERTS, find_metrics, find_program, read_rules
 
 RULES = read_rules()
-ROLLOUT = ('careen_policy_rollout_info{policy="os",rollout="3-aa",version="2.1.0",wave="canary"}', "1x2000")
+ROLLOUT = ('careen_policy_rollout_info{policy="os",rollout="3-aa",version="2.1.0",wave="canary"}', "1x400")
 
 
 def condition(name: str, reason: str, values: str) -> tuple[str, str]:
@@ -22,12 +21,12 @@ def condition(name: str, reason: str, values: str) -> tuple[str, str]:
 
 
 def waiting(reason: str) -> list[tuple[str, str]]:
-    return [condition("Waiting", reason, "1x2000")]
+    return [condition("Waiting", reason, "1x400")]
 
 
 def stuck(progressing: int = 0, reason: str = "Paused") -> list[tuple[str, str]]:
-    moving = condition("Progressing", reason, f"{progressing}x2000")
-    return [condition("Complete", "RollingOut", "0x2000"), moving, *waiting(reason)]
+    moving = condition("Progressing", reason, f"{progressing}x400")
+    return [condition("Complete", "RollingOut", "0x400"), moving, *waiting(reason)]
 
 
 FIRES: list[tuple[str, list[tuple[str, str]], str, dict[str, str], str]] = [
@@ -49,7 +48,7 @@ FIRES: list[tuple[str, list[tuple[str, str]], str, dict[str, str], str]] = [
     (
         "CareenRolloutStuck",
         stuck(),
-        "1441m",
+        "1445m",
         {"policy": "os"},
         "nothing of it has moved for 24 hours; it waits with reason Paused.",
     ),
@@ -121,8 +120,8 @@ SILENT: list[tuple[str, list[tuple[str, str]], str]] = [
     ("CareenOperatorAbsent", [('careen_leader{pod="a"}', "0x60"), ('careen_leader{pod="b"}', "1x60")], "30m"),
     ("CareenPolicyHalted", [('careen_policy_halted{policy="os"}', "0x60")], "30m"),
     ("CareenRolloutWaiting", waiting("LockMissing"), "59m"),
-    ("CareenRolloutWaiting", waiting("WaveSoaking"), "600m"),
-    ("CareenRolloutWaiting", waiting("Paused"), "600m"),
+    ("CareenRolloutWaiting", waiting("WaveSoaking"), "300m"),
+    ("CareenRolloutWaiting", waiting("Paused"), "300m"),
     ("CareenRolloutStuck", stuck(progressing=1), "1900m"),
     ("CareenRolloutStuck", stuck(reason="WaveSoaking"), "1900m"),
     (
@@ -146,20 +145,21 @@ SILENT: list[tuple[str, list[tuple[str, str]], str]] = [
 ]
 
 
-def run_promtool(folder: Path, test: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    document = {"rule_files": [str(ALERTS)], "evaluation_interval": "1m", "tests": [test]}
-    path = folder / "rules_test.yaml"
-    path.write_text(yaml.safe_dump(document))
-    command = [find_program("promtool"), "test", "rules", str(path)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-
-def describe(series: list[tuple[str, str]], alert: str, at: str, expected: list[dict[str, Any]]) -> dict[str, Any]:
-    return {
-        "interval": "1m",
+def run_promtool(folder: Path, alert: str, series: list[tuple[str, str]], at: str) -> subprocess.CompletedProcess[str]:
+    """Say that the alert does not fire; promtool's answer. Only this rule is loaded, in steps of five minutes for one
+    that takes a day."""
+    step = "5m" if alert == "CareenRolloutStuck" else "1m"
+    rules = folder / "rules.yaml"
+    rules.write_text(yaml.safe_dump({"groups": [{"name": "careen", "rules": [RULES[alert]]}]}))
+    test = {
+        "interval": step,
         "input_series": [{"series": name, "values": values} for name, values in series],
-        "alert_rule_test": [{"alertname": alert, "eval_time": at, "exp_alerts": expected}],
+        "alert_rule_test": [{"alertname": alert, "eval_time": at, "exp_alerts": []}],
     }
+    path = folder / "rules_test.yaml"
+    path.write_text(yaml.safe_dump({"rule_files": [str(rules)], "evaluation_interval": step, "tests": [test]}))
+    command = [find_program("promtool"), "test", "rules", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_rule_file_is_sound() -> None:
@@ -176,23 +176,18 @@ def test_every_alert_has_a_case() -> None:
 def test_alert_fires_and_says_whom_it_is_about(
     tmp_path: Path, alert: str, series: list[tuple[str, str]], at: str, labels: dict[str, str], says: str
 ) -> None:
-    rule = RULES[alert]
-    expected = {"exp_labels": labels | rule["labels"], "exp_annotations": dict(rule["annotations"])}
-    # promtool compares whole annotations: its own words are read first, then asked for.
-    told = (
-        run_promtool(tmp_path, describe(series, alert, at, [])).stdout
-        + run_promtool(tmp_path, describe(series, alert, at, [])).stderr
-    )
+    done = run_promtool(tmp_path, alert, series, at)
+    assert done.returncode == 1, done.stdout + done.stderr
+    told = done.stdout + done.stderr
+    expected = {"alertname": alert} | labels | RULES[alert]["labels"]
+    assert "got:[" in told.replace(" ", "").replace("\n", ""), told
+    assert all(f'{name}="{value}"' in told for name, value in expected.items()), told
     assert says in told, told
-    start = told.index('description="') + len('description="')
-    expected["exp_annotations"]["description"] = told[start : told.index('", runbook_url', start)]
-    done = run_promtool(tmp_path, describe(series, alert, at, [expected]))
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("alert", "series", "at"), SILENT)
 def test_alert_is_silent(tmp_path: Path, alert: str, series: list[tuple[str, str]], at: str) -> None:
-    done = run_promtool(tmp_path, describe(series, alert, at, []))
+    done = run_promtool(tmp_path, alert, series, at)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -205,8 +200,6 @@ def test_reasons_in_the_rules_exist() -> None:
 
 
 def test_rules_use_only_metrics_that_exist() -> None:
-    from prometheus_programs import find_metrics
-
     known = {row[0] for row in [*list_operator(), *list_agent()]}
     for rule in RULES.values():
         asked = rule["expr"] + rule["annotations"]["description"]

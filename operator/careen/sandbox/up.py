@@ -68,6 +68,8 @@ class SandboxOptions:
     """Whether there are pods to drain: a Deployment with a disruption budget."""
     lock_max: int = 2
     """max of the default RebootLock."""
+    operator_arguments: tuple[str, ...] = ()
+    """Further options of `careen operator` for the first operator."""
     agent_metrics_ports: tuple[int, ...] = ()
     """Ports of the agents' metrics, one a machine; empty: they serve none."""
     log_level: str = "INFO"
@@ -123,7 +125,7 @@ class Sandbox:
             self._report(f"making {len(self.names)} machines in {self.options.zones} zones")
             self.operator_kubeconfig = self.cluster.kubeconfig_with_token(mint_operator_token(self.api))
             if self.options.operator:
-                self.start_operator()
+                self.start_operator("operator", *self.options.operator_arguments)
             self._make_machines()
             if self.options.workload:
                 self._wait_for_workload()
