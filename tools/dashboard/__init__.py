@@ -1,4 +1,4 @@
-"""The dashboard, seen without Grafana: Prometheus beside the demo, the dashboard's queries, and a picture of the answers.
+"""The dashboard without Grafana: Prometheus beside the demo, the dashboard's queries, a picture of the answers.
 
 Not part of the package: the tests use it, and `make dashboard-picture`.
 """

@@ -19,8 +19,8 @@ def ask_panel(watched: Watched, panel: dict[str, Any]) -> list[Series] | Table:
     """The answers to a panel's queries over the whole demo."""
     queries = list_queries(panel, range_seconds=int(watched.ended - watched.started) + 1, rate_seconds=RATE_SECONDS)
     if panel["type"] == "table":
-        query = queries[0].expression
-        return read_table(watched.prometheus.query(query), value="sum" in query)
+        asked = queries[0].expression
+        return read_table(watched.prometheus.query(asked), value="sum" in asked)
     found: list[Series] = []
     for query in queries:
         if query.instant:

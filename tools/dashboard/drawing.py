@@ -57,8 +57,7 @@ def draw_dashboard(document: dict[str, Any], answer: Answers) -> str:
 
 def _draw_panel(panel: dict[str, Any], box: Box, answer: list[Series] | Table) -> list[str]:
     parts = [
-        f'<rect x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}" rx="3" fill="#181b1f" '
-        'stroke="#2a2d33"/>',
+        f'<rect x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}" rx="3" fill="#181b1f"/>',
         f'<text x="{box.x + 8}" y="{box.y + 16}" class="title">{escape(panel["title"])}</text>',
     ]
     defaults = panel["fieldConfig"]["defaults"]
@@ -97,9 +96,8 @@ def _draw_bars(answer: Sequence[Series], box: Box, defaults: dict[str, Any]) -> 
         parts.append(f'<text x="{box.x}" y="{y + 13}">{escape(_cut(series.name, room))}</text>')
         length = max(1.0, value / top * (box.width - room - 60))
         colour = COLOURS[index % len(COLOURS)]
-        parts.append(
-            f'<rect x="{box.x + room:.1f}" y="{y + 2:.1f}" width="{length:.1f}" height="{step - 8:.1f}" fill="{colour}"/>'
-        )
+        place = f'x="{box.x + room:.1f}" y="{y + 2:.1f}" width="{length:.1f}" height="{step - 8:.1f}"'
+        parts.append(f'<rect {place} fill="{colour}"/>')
         parts.append(f'<text x="{box.x + room + length + 6:.1f}" y="{y + 13:.1f}">{show_value(value, defaults)}</text>')
     return parts
 
@@ -120,7 +118,7 @@ def _draw_lines(answer: Sequence[Series], box: Box, defaults: dict[str, Any], *,
     plot = Box(box.x + 44, box.y, box.width - 48, box.height - 34)
     layers = _stack(answer) if stacked else [[(t, 0.0, v) for t, v in series.points] for series in answer]
     instants = [t for layer in layers for t, _, _ in layer]
-    start, end = min(instants), max(max(instants), min(instants) + 1)
+    start, end = min(instants), max(*instants, min(instants) + 1)
     top = max((high for layer in layers for _, _, high in layer), default=0.0) or 1.0
 
     def place(instant: float, value: float) -> str:

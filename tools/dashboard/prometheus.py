@@ -57,7 +57,6 @@ class Prometheus:
             f"--config.file={self._folder / 'prometheus.yaml'}",
             f"--storage.tsdb.path={self._folder / 'data'}",
             f"--web.listen-address=127.0.0.1:{self._port}",
-            "--storage.tsdb.no-lockfile",
             "--log.level=warn",
         ]
         self._child = spawn("prometheus", command, self._folder / "prometheus.log")
@@ -90,9 +89,8 @@ class Prometheus:
 
     def find_down(self) -> list[str]:
         """Why targets could not be scraped, those that could left out."""
-        return [
-            f"{t['scrapeUrl']}: {t['lastError']}" for t in self._get("targets")["activeTargets"] if t["health"] != "up"
-        ]
+        targets = self._get("targets")["activeTargets"]
+        return [f"{each['scrapeUrl']}: {each['lastError']}" for each in targets if each["health"] != "up"]
 
     def _is_ready(self) -> bool:
         try:
