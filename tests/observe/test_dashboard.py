@@ -53,7 +53,6 @@ def test_every_metric_of_the_minimum_is_shown_somewhere() -> None:
         "update_duration",
         "rollbacks",
         "node_info",
-        "drain",
     ):
         assert f"careen_{name}" in text
 
