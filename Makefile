@@ -37,6 +37,7 @@ test: setup ## Lint, types, contracts, and all tests on a real control plane
 	@$(STEP) unit $(MAKE) --no-print-directory unit
 	@$(STEP) model $(MAKE) --no-print-directory model
 	@$(STEP) api $(MAKE) --no-print-directory api
+	@$(STEP) observe $(MAKE) --no-print-directory observe
 
 lint: setup ## Style, types and import contracts
 	@$(BIN)/ruff check --quiet .
