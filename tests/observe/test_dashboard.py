@@ -85,7 +85,7 @@ def test_picture_shows_every_panel() -> None:
 
 
 @pytest.mark.slow
-def test_demo_was_watched_without_a_gap(watched: Watched) -> None:
+def test_demo_went_well_and_everybody_is_scraped_at_its_end(watched: Watched) -> None:
     assert watched.result.ok, watched.result
     assert watched.prometheus.find_down() == []
 

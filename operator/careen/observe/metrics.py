@@ -130,6 +130,23 @@ LOOKUPS = Counter(
 )
 
 
+def _begin() -> None:
+    """Begin what has few labels at 0: an increase is seen only from a value that was there before."""
+    for phase in ("staging", "waiting", "draining", "activating", "verifying", "rollingBack", "returning"):
+        UPDATE_SECONDS.labels(phase)
+    for outcome in ("done", "givenBack"):
+        DRAIN_SECONDS.labels(outcome)
+    for method in ("Kexec", "Firmware"):
+        REBOOT_SECONDS.labels(method)
+    for outcome in ("evicted", "gone", "refused"):
+        EVICTIONS.labels(outcome)
+    for outcome in ("found", "unavailable", "distrusted"):
+        LOOKUPS.labels(outcome)
+
+
+_begin()
+
+
 def record_request(verb: str, resource: str, code: int, seconds: float) -> None:
     """Count one request to the API server."""
     REQUESTS.labels(verb, resource, str(code)).inc()
