@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 from .values import Series, Table, show_value
@@ -58,7 +59,7 @@ def draw_dashboard(document: dict[str, Any], answer: Answers) -> str:
 def _draw_panel(panel: dict[str, Any], box: Box, answer: list[Series] | Table) -> list[str]:
     parts = [
         f'<rect x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}" rx="3" fill="#181b1f"/>',
-        f'<text x="{box.x + 8}" y="{box.y + 16}" class="title">{escape(panel["title"])}</text>',
+        f'<text x="{box.x + 8}" y="{box.y + 16}" class="title">{escape(_cut(panel["title"], box.width - 16))}</text>',
     ]
     defaults = panel["fieldConfig"]["defaults"]
     inner = Box(box.x + 8, box.y + HEAD, box.width - 16, box.height - HEAD - 8)
@@ -161,12 +162,15 @@ def _draw_legend(names: Sequence[str], box: Box) -> list[str]:
 
 def _stack(answer: Sequence[Series]) -> list[list[tuple[float, float, float]]]:
     """(instant, low, high) of each series on top of those before it; where one has no value it is 0."""
-    instants = sorted({t for series in answer for t, _ in series.points})
+    known = sorted({t for series in answer for t, _ in series.points})
+    step = min((later - t for t, later in pairwise(known)), default=1.0)
+    # Also where nobody has a value: a line over the gap would show what was not there.
+    instants = [known[0] + n * step for n in range(round((known[-1] - known[0]) / step) + 1)]
     base = dict.fromkeys(instants, 0.0)
     layers = []
     for series in answer:
-        values = dict(series.points)
-        layer = [(t, base[t], base[t] + values.get(t, 0.0)) for t in instants]
+        values = {round(t, 3): value for t, value in series.points}
+        layer = [(t, base[t], base[t] + values.get(round(t, 3), 0.0)) for t in instants]
         base = {t: high for t, _, high in layer}
         layers.append(layer)
     return layers

@@ -48,8 +48,8 @@ def watch_demo(tell: Callable[[str], None] = lambda _: None) -> Iterator[Watched
     )
     jobs = {"careen-operator": [operator_port], "careen-agent": agent_ports}
     with tempfile.TemporaryDirectory() as folder, Prometheus(Path(folder), jobs) as prometheus:
-        started = time.time()
         with Sandbox(options, report=tell) as sandbox:
+            started = time.time()
             result = asyncio.run(_play(sandbox, tell))
             time.sleep(SETTLE_SECONDS)
             yield Watched(prometheus, result, started, time.time(), operator_port, agent_ports)
