@@ -119,11 +119,7 @@ class _Agent:
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         """Watch the Node and renew the Lease meanwhile."""
-        tasks = [
-            asyncio.create_task(self._store.run()),
-            asyncio.create_task(self._renew()),
-            asyncio.create_task(self._sync()),
-        ]
+        tasks = [asyncio.create_task(work) for work in (self._store.run(), self._renew(), self._sync())]
         try:
             yield
         finally:
