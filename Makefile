@@ -9,7 +9,7 @@ ARGS ?=
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo demo-vm test lint unit model api test-chart docs test-vm test-vm-all sim bench crds site artifact image image-lock test-image e2e kind-up kind-demo kind-down picture lock clean
+.PHONY: help setup packages demo demo-vm test lint unit model api test-chart docs test-vm test-vm-all observe dashboard-picture sim bench crds site artifact image image-lock test-image e2e kind-up kind-demo kind-down picture lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -42,6 +42,7 @@ test: setup ## Lint, types, contracts, and all tests on a real control plane
 	@$(STEP) docs $(MAKE) --no-print-directory docs
 	@$(STEP) e2e $(MAKE) --no-print-directory e2e
 	@$(STEP) image $(MAKE) --no-print-directory test-image
+	@$(STEP) observe $(MAKE) --no-print-directory observe
 
 lint: setup ## Style, types and import contracts
 	@$(BIN)/ruff check --quiet .
@@ -82,7 +83,7 @@ bench: setup ## Figures of docs/benchmarks.md, measured on this machine
 crds: setup ## Write crds/, docs/fields.md, docs/metrics.md and what the chart has of them, from models, metrics and values.yaml
 	@$(BIN)/python -m careen.api.crd crds/
 	@$(BIN)/python -m careen.api.fields docs/fields.md
-	@$(BIN)/python -m careen.observe.document docs/metrics.md
+	@$(BIN)/python -m careen.observe.document docs/metrics.md charts/careen/files/alerts.yaml
 	@$(BIN)/python tools/chartfiles.py
 
 $(DOCS_VENV)/.done: requirements-docs.lock
@@ -118,6 +119,14 @@ kind-demo: setup ## The same, and an update to watch
 
 kind-down: setup ## Take the kind cluster away
 	@PYTHONPATH=tools $(BIN)/python -m kind down
+
+observe: setup ## Alert rules, dashboard and metrics, with a Prometheus that scrapes operator and agents
+	@tools/packages observe
+	@$(BIN)/pytest -q tests/observe $(ARGS)
+
+dashboard-picture: setup ## Renew docs/dashboard.svg from a Prometheus that watches the demo
+	@tools/packages observe
+	@PYTHONPATH=tools $(BIN)/python -m dashboard docs/dashboard.svg
 
 picture: setup ## Renew docs/demo.svg from a run of the demo
 	@$(BIN)/careen sandbox demo --svg docs/demo.svg

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from careen import __version__
-from careen.kube.session import Session
+from careen.kube.session import RequestRecord, Session
 
 from .clock import TrustClock
 from .host import Host
 from .memory import limit_arenas
+from .observer import MetricsObserver
 from .runner import Exit, Settings, run_agent
 
 if TYPE_CHECKING:
     from .linux.settings import LinuxSettings
+
+logger = logging.getLogger(__name__)
 
 TRUST_ROOT = Path("/usr/share/careen/root.json")
 """Where an image has the trust root."""
@@ -45,6 +49,10 @@ class Options:
     kexec: bool = True
     """Whether the machine that is a folder can boot by kexec."""
     settings: Settings = field(default_factory=Settings)
+    metrics_address: str = "127.0.0.1"
+    """Address that metrics are served on."""
+    metrics_port: int = 0
+    """Port that metrics are served on; 0 serves none."""
 
 
 def run_process(options: Options) -> Exit | None:
@@ -67,17 +75,41 @@ async def _run(options: Options) -> Exit | None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     clock = TrustClock()
+    settings, record = _open_metrics(options)
+    agent = f"careen-agent/{__version__}"
     try:
         async with (
             _open_host(options, clock.now) as host,
-            Session.connect(options.kubeconfig, user_agent=f"careen-agent/{__version__}") as session,
+            Session.connect(options.kubeconfig, user_agent=agent, on_request=record) as session,
         ):
             clock.follow(session.clock)
-            return await run_agent(host, session, options.node, options.settings)
+            return await run_agent(host, session, options.node, settings)
     except asyncio.CancelledError:
         if not stopped:
             raise
         return None
+
+
+def _open_metrics(options: Options) -> tuple[Settings, Callable[[RequestRecord], None] | None]:
+    """Serve metrics if they are wanted; the settings, and what hears of requests.
+
+    A port that is taken is no reason not to update the machine.
+    """
+    if options.metrics_port == 0:
+        return options.settings, None
+    from careen.observe.agent import AgentMetrics
+
+    metrics = AgentMetrics()
+    try:
+        metrics.serve(options.metrics_port, options.metrics_address)
+    except OSError as error:
+        logger.error("no metrics on %s:%d: %s", options.metrics_address, options.metrics_port, error)
+        return options.settings, None
+
+    def record(request: RequestRecord) -> None:
+        metrics.record_request(request.verb, request.resource, request.code, request.seconds)
+
+    return replace(options.settings, observer=MetricsObserver(metrics)), record
 
 
 def _open_host(options: Options, now: Callable[[], datetime]) -> AbstractAsyncContextManager[Host]:

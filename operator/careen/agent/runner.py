@@ -9,14 +9,13 @@ import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from careen.api.meta import AGENT_LEASE_PREFIX, API_VERSION, NAMESPACE
+from careen.api.meta import NAMESPACE
 from careen.disk.types import DiskError
 from careen.kube.clock import boot_seconds
 from careen.kube.errors import ApiError, Conflict, NotFound
-from careen.kube.lease import renew_agent_lease
 from careen.kube.resources import NODES
 from careen.kube.session import Session
 from careen.kube.store import Change, Store
@@ -41,7 +40,9 @@ from .actions import (
     WriteStatus,
     describe_step,
 )
+from .heartbeat import Heartbeat
 from .host import Host, KexecRefusedError, RebootError
+from .observer import Observer
 from .record import Fault, Method, Moved
 from .reminder import Reminder
 from .report import report_blindness
@@ -70,6 +71,8 @@ class Settings:
     """Least seconds between two writes of a staging's progress."""
     request_seconds: float = 10.0
     """Deadline of one request to the API server."""
+    observer: Observer = field(default_factory=Observer)
+    """Hears of what the agent does."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +125,7 @@ class _Agent:
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         """Watch the Node and renew the Lease meanwhile."""
-        tasks = [
-            asyncio.create_task(self._store.run()),
-            asyncio.create_task(self._renew()),
-            asyncio.create_task(self._sync()),
-        ]
+        tasks = [asyncio.create_task(work) for work in (self._store.run(), self._renew(), self._sync())]
         try:
             yield
         finally:
@@ -147,7 +146,8 @@ class _Agent:
                 logger.info("%s: the machine can be looked at again", self._name)
             step = next_step(view)
             if not isinstance(step, Wait):
-                logger.info("%s: %s", self._name, describe_step(step, current_order(view)))
+                told = {"node": self._name, "step": type(step).__name__}
+                logger.info("%s: %s", self._name, describe_step(step, current_order(view)), extra=told)
             if isinstance(step, Wait):
                 await self._pause(None if step.until is None else max(step.until - view.boot.uptime, 0.0))
             elif isinstance(step, WriteStatus | RequestActivation):
@@ -177,6 +177,7 @@ class _Agent:
             trouble=self._trouble,
             api_not_before=self._api_not_before,
         )
+        self._settings.observer.see(view)
         return replace(view, moved=moved if order == current_order(view) else Moved())
 
     async def _tell_blindness(self, error: DiskError | OSError) -> None:
@@ -201,6 +202,13 @@ class _Agent:
 
     async def _act(self, step: Step, view: AgentView) -> bool:
         """Take one step on the machine; whether it succeeded."""
+        started, before = time.monotonic(), self._trouble
+        done = await self._try(step, view)
+        fault = self._trouble.fault.class_ if self._trouble and self._trouble is not before else "Boot"
+        self._settings.observer.note_step(step, time.monotonic() - started, None if done else fault)
+        return done
+
+    async def _try(self, step: Step, view: AgentView) -> bool:
         try:
             await (self._stage(step) if isinstance(step, StageImage) else self._call(step))
         except RebootError as error:
@@ -281,6 +289,7 @@ class _Agent:
 
     def _note_progress(self, step: StageImage, moved: Moved) -> None:
         self._moved = (step.order, moved)
+        self._settings.observer.note_progress(step.order, moved)
         if self._trouble and not self._trouble.retrying:
             # The try before this one failed; now that bytes come, the status may say so.
             self._trouble = replace(self._trouble, retrying=True)
@@ -370,31 +379,18 @@ class _Agent:
                 await self._store.wait_synced(3600)
         self._wake.set()
 
-    async def _renew(self) -> None:
-        """Renew the Lease for ever; soon again when it failed, and at once when the Node was made again.
-
-        The Lease belongs to the Node, and the garbage collector takes it away with that one. Without a Node it would
-        stay for ever once the machine is gone, so there is none before the Node is there.
-        """
-        while True:
-            self._remade.clear()
+    async def _keep_lease(self) -> None:
+        def find_uid() -> str | None:
             node = self._store.objects.get(("", self._name))
-            pause = await self._renew_once(node.uid) if node is not None else None
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._remade.wait()
+            return node.uid if node is not None else None
 
-    async def _renew_once(self, uid: str) -> float:
-        """Renew the Lease, as one of the Node with this UID; seconds to wait before it is done again."""
         settings = self._settings
-        name = AGENT_LEASE_PREFIX + self._name
-        owner = {"apiVersion": API_VERSION, "kind": "Node", "name": self._name, "uid": uid}
-        pause = settings.renew_seconds * random.uniform(0.95, 1.05)
-        try:
-            await renew_agent_lease(
-                self._session, settings.namespace, name, owner=owner, timeout=settings.request_seconds
-            )
-        except ApiError as error:
-            logger.warning("%s: the Lease was not renewed: %s", self._name, error)
-            pause = min(pause, 5.0 * random.uniform(0.5, 1.0))
-        return pause
+        heartbeat = Heartbeat(
+            self._session,
+            settings.namespace,
+            self._name,
+            settings.renew_seconds,
+            settings.request_seconds,
+            settings.observer.note_renewal,
+        )
+        await heartbeat.keep(find_uid, self._remade)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
@@ -27,6 +26,13 @@ class HostKind(StrEnum):
 
     IMAGE = "image"
     LINUX = "linux"
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 class Loader(StrEnum):
@@ -87,6 +93,19 @@ def run(
     log_level: Annotated[
         str, typer.Option(envvar="CAREEN_AGENT_LOG_LEVEL", help="DEBUG, INFO, WARNING or ERROR.")
     ] = "INFO",
+    log_format: Annotated[
+        LogFormat,
+        typer.Option(envvar="CAREEN_AGENT_LOG_FORMAT", help="text, or json: one JSON object a line."),
+    ] = LogFormat.TEXT,
+    metrics_address: Annotated[
+        str, typer.Option(envvar="CAREEN_AGENT_METRICS_ADDRESS", help="Address of the agent's metrics.")
+    ] = "127.0.0.1",
+    metrics_port: Annotated[
+        int,
+        typer.Option(
+            envvar="CAREEN_AGENT_METRICS_PORT", min=0, max=65535, help="Port of the agent's metrics; 0 serves none."
+        ),
+    ] = 0,
     host_root: Annotated[
         Path,
         typer.Option(
@@ -181,8 +200,9 @@ def run(
     from careen.agent.runner import Settings
     from careen.api.meta import NAMESPACE
     from careen.disk.types import DiskError
+    from careen.observe.logs import configure_logs
 
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logs(log_level, as_json=log_format is LogFormat.JSON)
     common = ctx.find_root().obj
     path = kubeconfig or (common.kubeconfig if isinstance(common, Target) else None)
     settings = Settings(namespace=namespace or NAMESPACE, renew_seconds=renew_seconds)
@@ -217,6 +237,8 @@ def run(
         kubeconfig=path,
         kexec=kexec,
         settings=settings,
+        metrics_address=metrics_address,
+        metrics_port=metrics_port,
     )
     try:
         run_process(options)

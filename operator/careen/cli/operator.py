@@ -59,6 +59,9 @@ def run(
     metrics_port: Annotated[
         int | None, typer.Option("--metrics-port", min=0, max=65535, help="Port of the metrics; 0: any. Default: none.")
     ] = None,
+    node_metrics: Annotated[
+        bool, typer.Option("--node-metrics/--no-node-metrics", help="Whether each machine has series of its own.")
+    ] = False,
     probe_address: Annotated[
         str | None,
         typer.Option(
@@ -96,6 +99,7 @@ def run(
         resolve_seconds=resolve_seconds,
         metrics_address=metrics_address,
         metrics_port=metrics_port,
+        node_metrics=node_metrics,
         probe_address=probe_address,
     )
     raise typer.Exit(run_operator(settings))

@@ -15,8 +15,10 @@ from careen.kube.errors import ApiError
 from careen.kube.lease import Election
 from careen.kube.session import RequestRecord, Session
 from careen.observe import metrics
+from careen.observe.fleet import Figures
 
 from .execute import Executor
+from .figures import read_figures
 from .loop import LONGEST_SLEEP, Loop
 from .probes import Probes
 from .releases import ReleaseBook
@@ -50,6 +52,16 @@ class Operator:
             duration=settings.lease_seconds,
             term_floor=self._highest_term,
         )
+
+    def read_figures(self) -> Figures:
+        """The figures of the fleet, for a scrape: it comes in another thread, so only copies are looked at."""
+        figures: Figures = {}
+        sight = self.loop.sight
+        if sight is not None:
+            last_seen = self.world.last_seen() if self.settings.node_metrics else None
+            figures = read_figures(sight, last_seen=last_seen)
+        relists = {store.resource.plural: store.relists for store in self.world.stores}
+        return figures | {"careen_store_relists_total": {(kind,): count for kind, count in relists.items()}}
 
     async def run(self) -> None:
         """Keep the stores, stand for election, lead; until cancelled."""
@@ -176,7 +188,7 @@ def _record(record: RequestRecord) -> None:
 async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
     """Run the operator until a signal or `stop`, or until it breaks."""
     if settings.metrics_port is not None:
-        port = metrics.serve(settings.metrics_port, settings.metrics_address, __version__)
+        port = metrics.serve(settings.metrics_port, settings.metrics_address)
         logger.info("metrics on http://%s:%d/metrics", settings.metrics_address, port)
     connect = Session.connect(
         settings.kubeconfig, settings.context, user_agent=f"careen-operator/{__version__}", on_request=_record
@@ -185,6 +197,7 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
     async with probes.served(settings.probe_address), connect as session:
         await wait_for_kinds(session)
         operator = Operator(session, settings)
+        metrics.FLEET.source = operator.read_figures
         probes.find_fault, probes.find_gap = operator.find_fault, operator.find_gap
         await _run(operator, stop)
 

@@ -202,8 +202,6 @@ class Executor:
         return hold.version is not None and self._version(where) != hold.version
 
     def _post(self, turn: Turn) -> None:
-        if turn.reason == "RolledBack":
-            metrics.record_rollback(turn.message.rpartition(": ")[2])
         stamp = hashlib.sha256(f"{turn.uid}/{turn.reason}/{turn.message}".encode()).hexdigest()[:16]
         regarding = {
             "apiVersion": API_VERSION,
@@ -335,7 +333,7 @@ class Executor:
         match outcome:
             case Evicted():
                 metrics.record_eviction("evicted")
-                self.refusals.pop(action.uid, None)
+                self._remember(action.uid, None)
                 self._holds[where] = Hold(time.monotonic() + EVICTED_HOLD, None)
             case AlreadyGone():
                 metrics.record_eviction("gone")
@@ -344,8 +342,14 @@ class Executor:
                 metrics.record_eviction("refused")
                 budget = f"disruption budget {outcome.budget}: " if outcome.budget else ""
                 wait = outcome.retry_after or EVICTION_BACKOFF
-                self.refusals[action.uid] = Refusal(f"{budget}{outcome.message}", self._world.now() + wait)
+                named = (action.namespace, outcome.budget) if outcome.budget else None
+                self._remember(action.uid, Refusal(f"{budget}{outcome.message}", self._world.now() + wait, named))
         return True
+
+    def _remember(self, pod: str, refusal: Refusal | None) -> None:
+        """Note what came of a pod's eviction; as a new mapping, since snapshots hold the one before."""
+        kept = {uid: known for uid, known in self.refusals.items() if uid != pod}
+        self.refusals = kept if refusal is None else {**kept, pod: refusal}
 
     def forget_refusals(self, pods: set[str]) -> None:
         """Drop refusals of pods that are gone."""

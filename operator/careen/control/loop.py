@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from careen.core.actions import Action, Plan, WriteLock, WriteNote, WritePolicy
+from careen.core.actions import Action, Plan, WriteNote, WritePolicy
 from careen.core.decode import decode_lock
 from careen.core.plan import make_plan
 from careen.core.rollouts import needed_releases
@@ -18,8 +18,12 @@ from careen.kube.retry import retry_idempotent
 from careen.kube.session import Session
 from careen.observe import metrics
 
+from .decisions import log_decision
 from .execute import PATIENCE_SECONDS, Executor
+from .figures import Sight
+from .laps import record_lap
 from .releases import ReleaseBook
+from .stopwatch import Stopwatch
 from .world import World
 
 logger = logging.getLogger(__name__)
@@ -42,6 +46,9 @@ class Loop:
         self._deferred: float | None = None
         self._notes_wait_since: float | None = None
         self._shown: tuple[set[str], set[str]] = (set(), set())
+        self._stopwatch = Stopwatch()
+        self.sight: Sight | None = None
+        """What the last plan saw; None while this process does not lead."""
         self.planned_at: float | None = None
         """Monotonic instant of the last plan, or of the lead's beginning; for the liveness probe."""
 
@@ -50,6 +57,7 @@ class Loop:
         # From here on, or an earlier lead's last plan would look as if this one were stuck, and its trials as overdue.
         self.planned_at = time.monotonic()
         self._world.forget_trials()
+        self._stopwatch = Stopwatch()
         await self._world.wait_synced(FENCE_SECONDS * 10)
         await self._raise_fence(term, executor.may_write)
         await self._world.relist()
@@ -57,13 +65,17 @@ class Loop:
         try:
             while True:
                 self._wake.clear()
-                plan = self._plan(term, executor)
-                for action in plan.actions:
+                sight = self._plan(term, executor)
+                told = {explanation.machine: explanation for explanation in sight.plan.explanations}
+                for action in sight.plan.actions:
                     if not self._must_wait(action, executor):
                         executor.submit(action)
-                await self._sleep(plan, executor)
+                        log_decision(action, told)
+                self._show(sight)
+                await self._sleep(sight.plan, executor)
         finally:
             metrics.show_leader(False, term)
+            self.sight = None
             self._book.want({})  # Who stands by has no use for answers, and the next lead looks anew.
             await executor.close()
 
@@ -104,7 +116,7 @@ class Loop:
             while not await retry_idempotent(attempt, deadline=FENCE_SECONDS) and time.monotonic() < until:
                 pass
 
-    def _plan(self, term: int, executor: Executor) -> Plan:
+    def _plan(self, term: int, executor: Executor) -> Sight:
         started = time.monotonic()
         busy = executor.busy()
         snapshot = self._world.snapshot(term=term, busy=busy, refusals=executor.refusals, releases=self._book.known())
@@ -113,8 +125,7 @@ class Loop:
         plan = make_plan(snapshot, self._world.now())
         self.planned_at = time.monotonic()
         metrics.record_plan(self.planned_at - started)
-        self._show(plan)
-        return plan
+        return Sight(snapshot, plan)
 
     def _must_wait(self, action: Action, executor: Executor) -> bool:
         """Whether an action that only people read has to wait; it is then planned anew when its time comes."""
@@ -133,9 +144,6 @@ class Loop:
                 due = self._notes_wait_since + PATIENCE_SECONDS
                 if now >= due:
                     return False
-            case WriteLock():
-                logger.info("lock", extra={"lock": action.name, "granted": action.granted, "freed": action.freed})
-                return False
             case _:
                 return False
         self._deferred = due if self._deferred is None else min(self._deferred, due)
@@ -157,23 +165,23 @@ class Loop:
         # Events that are already in the socket's buffer join this plan instead of causing another one.
         await asyncio.sleep(0)
 
-    def _show(self, plan: Plan) -> None:
-        metrics.show_blocked(plan.waiting)
-        policies, locks = self._world.policies.objects, self._world.locks.objects
-        for policy in policies.values():
-            halted = policy.rollout is not None and policy.rollout.halted_at is not None
-            metrics.show_policy(policy.name, policy.counts, halted)
-        for lock in locks.values():
-            metrics.show_lock(lock.name, lock.max, len(lock.holders))
+    def _show(self, sight: Sight) -> None:
+        """Bring the metrics up to date, when all that presses is on its way."""
+        self.sight = sight
+        policies, locks = set(sight.snapshot.policies), set(sight.snapshot.locks)
         before_policies, before_locks = self._shown
-        self._shown = ({p.name for p in policies.values()}, {k.name for k in locks.values()})
-        for name in before_policies - self._shown[0]:
+        self._shown = (policies, locks)
+        for name in policies - before_policies:
+            metrics.expect_policy(name)
+        for name in locks - before_locks:
+            metrics.expect_lock(name)
+        for lap in self._stopwatch.look(sight, time.monotonic()):
+            record_lap(lap)
+        for name in before_policies - policies:
             metrics.forget_policy(name)
             self._policy_writes.pop(name, None)
-        for name in before_locks - self._shown[1]:
+        for name in before_locks - locks:
             metrics.forget_lock(name)
-        for store in self._world.stores:
-            metrics.show_relists(store.resource.plural, store.relists)
 
 
 def is_timed(action: WriteNote) -> bool:

@@ -46,5 +46,7 @@ class Settings:
     """Address that metrics are served on."""
     metrics_port: int | None = None
     """Port that metrics are served on; 0 takes any free one, None serves none."""
+    node_metrics: bool = False
+    """Whether each machine has series of its own; at thousands of machines they are many."""
     probe_address: str | None = None
     """host:port of the probes /healthz and /readyz; None serves none."""

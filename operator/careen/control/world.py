@@ -159,6 +159,12 @@ class World:
         self.silence.keep(silent)
         return silent
 
+    def last_seen(self) -> dict[str, float]:
+        """When each agent last renewed its Lease, by its own clock. May be called from any thread."""
+        leases = [lease for lease in self.leases.objects.copy().values() if lease is not None]  # type: ignore[attr-defined]
+        seen = ((lease.machine, parse_instant(lease.renewed)) for lease in leases)
+        return {machine: at for machine, at in seen if at is not None}
+
     def forget_trials(self) -> None:
         """Count the time of trials anew: it runs only while this process leads (rule 7)."""
         self._verifying.clear()

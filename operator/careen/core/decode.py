@@ -78,7 +78,13 @@ def decode_machine(obj: Document) -> Machine:
     meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
     core = spec.get("coreNode") or {}
     slots = {
-        letter: Slot(bool(slot.get("successful")), slot.get("version"), slot.get("digest"))
+        letter: Slot(
+            bool(slot.get("successful")),
+            slot.get("version"),
+            slot.get("digest"),
+            slot.get("priority") or 0,
+            slot.get("tries") or 0,
+        )
         for letter, slot in (status.get("slots") or {}).items()
     }
     return Machine(
@@ -102,6 +108,8 @@ def decode_machine(obj: Document) -> Machine:
         boot_id=status.get("bootID") or "",
         protocol=status.get("protocol"),
         architecture=status.get("architecture"),
+        last_boot=status.get("bootMethod"),
+        agent_version=status.get("agentVersion"),
         slots=slots,
         step=_decode_step(status.get("step") or {}),
         rejected=tuple((entry["digest"], entry.get("retry", 0)) for entry in status.get("rejected") or ()),

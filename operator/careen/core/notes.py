@@ -23,7 +23,7 @@ STUCK = frozenset({Reason.AGENT_SILENT, Reason.NODE_NOT_READY, Reason.STAGING_FA
 FLEETING = frozenset({LOOKING_UP, RECORDING, LOCK_WRITING})
 """What a whole fleet waits for while one write or one lookup is under way: over before a note could be read."""
 TOLD = frozenset({Reason.DISRUPTION_BUDGET, Reason.DRAIN_TIMEOUT})
-"""Reasons that people must act on: an Event says so too."""
+"""Reasons that people must act on: an Event says so too, as it does where a machine is stuck on its way."""
 PATIENCE = 10.0
 """Seconds that a trial may take to become healthy before a note says what it waits for."""
 
@@ -49,7 +49,8 @@ def write_note(view: View, machine: Machine, look: Look, explanation: Explanatio
     boot = machine.boot_id if look.settled_since is not None else None
     written = Note(explanation.state, explanation.reason, explanation.message, since, look.settled_since, boot)
     turn = None
-    if explanation.reason in TOLD and (note is None or note.reason != explanation.reason):
+    told = explanation.reason in TOLD or (explanation.reason in STUCK and explanation.state != "Waiting")
+    if told and (note is None or note.reason != explanation.reason):
         turn = Turn("Node", machine.name, machine.uid, explanation.reason, explanation.message, warning=True)
     version = machine.resource_version if look.settled_since is not None else None
     return WriteNote(machine.name, machine.uid, machine.generation, written, turn, version)

@@ -20,3 +20,5 @@ class Refusal:
 
     message: str
     not_before: float
+    budget: tuple[str, str] | None = None
+    """Namespace and name of the disruption budget that refused; None where the server named none."""

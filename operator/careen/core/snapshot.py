@@ -96,6 +96,8 @@ class Slot:
     successful: bool
     version: str | None
     digest: str | None
+    priority: int = 0
+    tries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,9 @@ class Machine:
     boot_id: str = ""
     protocol: int | None = None
     architecture: str | None = None
+    last_boot: str | None = None
+    """How the running system was booted, as the agent reports it: Kexec or Firmware."""
+    agent_version: str | None = None
     slots: Mapping[str, Slot] = field(default_factory=dict)
     step: Step = Step()
     rejected: tuple[tuple[str, int], ...] = ()

@@ -72,6 +72,8 @@ def _tell_turns(
         waves = ", ".join(rollout.wave_names)
         message = f"rollout {rollout.id} to {rollout.release.version}{channel}, waves {waves}"
         turns.append(Turn("UpdatePolicy", policy.name, policy.uid, "RolloutStarted", message))
+    elif rollout is not None and before is not None:
+        turns += _tell_progress(policy, before, rollout)
     for name, status, reason, message in conditions:
         known = policy.conditions.get(name)
         if name == RESOLVED_CONDITION:
@@ -84,6 +86,18 @@ def _tell_turns(
         if name == "Complete":
             turns.append(Turn("UpdatePolicy", policy.name, policy.uid, "RolloutComplete", message))
     return tuple(turns)
+
+
+def _tell_progress(policy: Policy, before: Rollout, rollout: Rollout) -> list[Turn]:
+    """The turns within one rollout: people have lifted its halt, and its next wave has begun."""
+    turns = []
+    if before.halted_at is not None and rollout.halted_at is None:
+        message = f"rollout {rollout.id} goes on: people have seen its failures"
+        turns.append(Turn("UpdatePolicy", policy.name, policy.uid, "RolloutResumed", message))
+    if rollout.wave > before.wave:
+        message = f"rollout {rollout.id} is in wave {rollout.wave_names[rollout.wave]}"
+        turns.append(Turn("UpdatePolicy", policy.name, policy.uid, "WaveStarted", message))
+    return turns
 
 
 def _count(view: View, progress: Progress) -> dict[str, int]:

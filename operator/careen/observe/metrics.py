@@ -1,11 +1,31 @@
 """All metrics of the operator, in one registry."""
 
-from collections.abc import Mapping
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    start_http_server,
+)
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
-from prometheus_client.registry import Collector
+from careen import __version__
+from careen.api.reasons import Cause
 
+from .fleet import FleetCollector
+
+# A gauge beside each counter that tells when it was made: twice the series, and no name that Prometheus' rules allow.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 REGISTRY = CollectorRegistry()
+FLEET = FleetCollector()
+"""What the leader knows of the fleet; `source` is set by the process that leads."""
+REGISTRY.register(FLEET)
+ProcessCollector(registry=REGISTRY)
+LONG = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0)
+
+BUILD = Gauge("careen_build_info", "1, labelled with the version of this process.", ["version"], registry=REGISTRY)
+BUILD.labels(__version__).set(1)
 
 PLAN_SECONDS = Histogram(
     "careen_plan_duration_seconds",
@@ -35,30 +55,52 @@ REQUEST_SECONDS = Histogram(
 )
 LEADER = Gauge("careen_leader", "1 while this process leads, 0 while it stands by.", registry=REGISTRY)
 TERM = Gauge("careen_leader_term", "Term of the leader's Lease that this process led in last.", registry=REGISTRY)
-RELISTS = Gauge(
-    "careen_store_relists",
-    "Complete lists after the first, by kind; a growing number means lost watches.",
-    ["resource"],
+UPDATE_SECONDS = Histogram(
+    "careen_update_duration_seconds",
+    "Time that one machine spent in a phase of an update: staging, waiting (staged, for its turn), draining, "
+    "activating (until the new system's agent reports), verifying, rollingBack, returning (until its lock is free).",
+    ["phase"],
+    buckets=LONG,
     registry=REGISTRY,
 )
-POLICY_NODES = Gauge(
-    "careen_policy_nodes",
-    "Machines of a policy by state: selected, updated, staging, staged, inFlight, unavailable, failed.",
-    ["policy", "state"],
+DRAIN_SECONDS = Histogram(
+    "careen_drain_duration_seconds",
+    "Time from the grant of the lock until all pods had left (done) or the drain was given up (givenBack).",
+    ["outcome"],
+    buckets=LONG,
     registry=REGISTRY,
 )
-POLICY_HALTED = Gauge(
-    "careen_policy_halted", "1 while the policy's rollout is halted after failures.", ["policy"], registry=REGISTRY
+REBOOT_SECONDS = Histogram(
+    "careen_reboot_duration_seconds",
+    "Time from the order to boot until the agent reported from the new boot, by method: Kexec or Firmware.",
+    ["method"],
+    buckets=LONG,
+    registry=REGISTRY,
 )
-BLOCKED = Gauge(
-    "careen_blocked_nodes", "Machines that wait, by policy and reason.", ["policy", "reason"], registry=REGISTRY
+LOCK_WAIT_SECONDS = Histogram(
+    "careen_lock_wait_seconds",
+    "Time that a staged machine waited for its place in a RebootLock.",
+    ["lock"],
+    buckets=LONG,
+    registry=REGISTRY,
 )
-LOCK_SLOTS = Gauge("careen_lock_slots", "spec.max of a RebootLock.", ["lock"], registry=REGISTRY)
-LOCK_HOLDERS = Gauge("careen_lock_holders", "Holders of a RebootLock.", ["lock"], registry=REGISTRY)
+HANDOVER_SECONDS = Histogram(
+    "careen_lock_handover_seconds",
+    "Time from the end of one machine's update to the grant of its place to the next, while others waited for room.",
+    ["lock"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0),
+    registry=REGISTRY,
+)
+UPDATES = Counter(
+    "careen_updates_total",
+    "Updates of machines that have ended, by policy and outcome: committed or rolledBack.",
+    ["policy", "outcome"],
+    registry=REGISTRY,
+)
 ROLLBACKS = Counter(
     "careen_rollbacks_total",
-    "Machines that went back to the old system, by cause.",
-    ["cause"],
+    "Machines that went back to the old system, by policy and cause.",
+    ["policy", "cause"],
     registry=REGISTRY,
 )
 EVICTIONS = Counter(
@@ -88,19 +130,21 @@ LOOKUPS = Counter(
 )
 
 
-class BuildInfo(Collector):
-    """careen_build_info: 1, labelled with the version."""
+def _begin() -> None:
+    """Begin what has few labels at 0: an increase is seen only from a value that was there before."""
+    for phase in ("staging", "waiting", "draining", "activating", "verifying", "rollingBack", "returning"):
+        UPDATE_SECONDS.labels(phase)
+    for outcome in ("done", "givenBack"):
+        DRAIN_SECONDS.labels(outcome)
+    for method in ("Kexec", "Firmware"):
+        REBOOT_SECONDS.labels(method)
+    for outcome in ("evicted", "gone", "refused"):
+        EVICTIONS.labels(outcome)
+    for outcome in ("found", "unavailable", "distrusted"):
+        LOOKUPS.labels(outcome)
 
-    def __init__(self, version: str) -> None:
-        self._version = version
 
-    def collect(self) -> list[object]:  # type: ignore[override]
-        """The one sample."""
-        from prometheus_client.core import InfoMetricFamily
-
-        info = InfoMetricFamily("careen_build", "Version of this process.")
-        info.add_metric([], {"version": self._version})
-        return [info]
+_begin()
 
 
 def record_request(verb: str, resource: str, code: int, seconds: float) -> None:
@@ -119,9 +163,36 @@ def record_eviction(outcome: str) -> None:
     EVICTIONS.labels(outcome).inc()
 
 
-def record_rollback(cause: str) -> None:
-    """Count one machine that went back."""
-    ROLLBACKS.labels(cause).inc()
+def record_phase(phase: str, seconds: float) -> None:
+    """Record the time that a machine spent in a phase of an update."""
+    UPDATE_SECONDS.labels(phase).observe(seconds)
+
+
+def record_drain(outcome: str, seconds: float) -> None:
+    """Record the time of one drain."""
+    DRAIN_SECONDS.labels(outcome).observe(seconds)
+
+
+def record_reboot(method: str, seconds: float) -> None:
+    """Record the time of one reboot."""
+    REBOOT_SECONDS.labels(method).observe(seconds)
+
+
+def record_wait(lock: str, seconds: float) -> None:
+    """Record how long a machine waited for a lock."""
+    LOCK_WAIT_SECONDS.labels(lock).observe(seconds)
+
+
+def record_handover(lock: str, seconds: float) -> None:
+    """Record how long a place in a lock took to the next machine."""
+    HANDOVER_SECONDS.labels(lock).observe(seconds)
+
+
+def record_update(policy: str, cause: str | None) -> None:
+    """Count one update that has ended; cause: why it was rolled back, None if it was committed."""
+    UPDATES.labels(policy, "committed" if cause is None else "rolledBack").inc()
+    if cause is not None:
+        ROLLBACKS.labels(policy, cause).inc()
 
 
 def record_lookup(outcome: str) -> None:
@@ -158,45 +229,33 @@ def show_leader(leads: bool, term: int) -> None:
     TERM.set(term)
 
 
-def show_relists(resource: str, relists: int) -> None:
-    """Show how often a store had to list again."""
-    RELISTS.labels(resource).set(relists)
-
-
-def show_blocked(waiting: Mapping[tuple[str, str], int]) -> None:
-    """Show the machines that wait; reasons that are gone disappear."""
-    BLOCKED.clear()
-    for (policy, reason), count in waiting.items():
-        BLOCKED.labels(policy, reason).set(count)
-
-
-def show_policy(policy: str, counts: Mapping[str, int], halted: bool) -> None:
-    """Show a policy's machines by state."""
-    for state, count in counts.items():
-        POLICY_NODES.labels(policy, state).set(count)
-    POLICY_HALTED.labels(policy).set(1 if halted else 0)
+def expect_policy(policy: str) -> None:
+    """Begin a policy's counters at 0: an increase is seen only from a value that was there before."""
+    for outcome in ("committed", "rolledBack"):
+        UPDATES.labels(policy, outcome)
+    for cause in Cause:
+        ROLLBACKS.labels(policy, cause)
 
 
 def forget_policy(policy: str) -> None:
     """Drop the series of a policy that was deleted."""
-    POLICY_NODES.remove_by_labels({"policy": policy})
-    POLICY_HALTED.remove_by_labels({"policy": policy})
+    UPDATES.remove_by_labels({"policy": policy})
+    ROLLBACKS.remove_by_labels({"policy": policy})
 
 
-def show_lock(lock: str, slots: int, holders: int) -> None:
-    """Show a lock's slots and holders."""
-    LOCK_SLOTS.labels(lock).set(slots)
-    LOCK_HOLDERS.labels(lock).set(holders)
+def expect_lock(lock: str) -> None:
+    """Begin a lock's histograms."""
+    LOCK_WAIT_SECONDS.labels(lock)
+    HANDOVER_SECONDS.labels(lock)
 
 
 def forget_lock(lock: str) -> None:
     """Drop the series of a lock that was deleted."""
-    LOCK_SLOTS.remove_by_labels({"lock": lock})
-    LOCK_HOLDERS.remove_by_labels({"lock": lock})
+    LOCK_WAIT_SECONDS.remove_by_labels({"lock": lock})
+    HANDOVER_SECONDS.remove_by_labels({"lock": lock})
 
 
-def serve(port: int, address: str, version: str) -> int:
+def serve(port: int, address: str) -> int:
     """Serve the metrics over HTTP; returns the port (of use with port 0, any free one)."""
-    REGISTRY.register(BuildInfo(version))
     server, _ = start_http_server(port, addr=address, registry=REGISTRY)
     return int(server.server_address[1])

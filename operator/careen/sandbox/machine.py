@@ -84,6 +84,8 @@ class MachineSettings:
     """Run the agent inside the machine's process, not in one of its own."""
     log_level: str = "INFO"
     """Level of the machine's and the agent's logs."""
+    metrics_port: int = 0
+    """Port of the agent's metrics on loopback; 0 serves none. Not for agents inside the machine's process."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -272,6 +274,7 @@ class Machine:
             *(("--kubeconfig", settings.kubeconfig) if settings.kubeconfig else ()),
             *("--namespace", settings.namespace, "--no-boot"),
             *("--trust-root", settings.trust_root),
+            *("--metrics-port", str(settings.metrics_port)),
             *("--renew-seconds", str(settings.renew_seconds), "--log-level", settings.log_level),
         ]
 

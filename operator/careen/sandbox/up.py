@@ -70,6 +70,10 @@ class SandboxOptions:
     """max of the default RebootLock."""
     installed: bool = False
     """Whether Careen is on the cluster already, by its chart; the chart's accounts and its DaemonSet are used then."""
+    operator_arguments: tuple[str, ...] = ()
+    """Further options of `careen operator` for the first operator."""
+    agent_metrics_ports: tuple[int, ...] = ()
+    """Ports of the agents' metrics, one a machine; empty: they serve none."""
     log_level: str = "INFO"
     """Level of the operator's, the machines' and the agents' logs."""
 
@@ -124,7 +128,7 @@ class Sandbox:
             self._report(f"making {len(self.names)} machines in {self.options.zones} zones")
             self.operator_kubeconfig = self.cluster.kubeconfig_with_token(mint_operator_token(self.api))
             if self.options.operator:
-                self.start_operator()
+                self.start_operator("operator", *self.options.operator_arguments)
             self._make_machines()
             if self.options.workload:
                 self._wait_for_workload()
@@ -292,6 +296,7 @@ class Sandbox:
             renew_seconds=options.renew_seconds,
             in_process=options.in_process,
             log_level=options.log_level,
+            metrics_port=dict(zip(self.names, options.agent_metrics_ports, strict=False)).get(name, 0),
         ).save(folder / "settings.json")
         self.power_on(name)
 

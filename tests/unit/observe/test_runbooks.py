@@ -1,0 +1,40 @@
+"""Runbooks: each has the three parts, and tells only commands that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from careen.cli.main import app
+
+PAGES = sorted((Path(__file__).parents[3] / "docs" / "runbooks").glob("*.md"))
+COMMAND = re.compile(r"(?:^    |`)careen ([a-z-]+)(?: ([a-z-]+))?", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_runbook_says_what_it_means_what_to_look_at_and_what_to_do(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith(f"# {page.stem}\n")
+    parts = [text.find(f"**{part}") for part in ("What it means.", "What to look at", "What to do")]
+    assert -1 not in parts
+    assert parts == sorted(parts)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_runbook_tells_only_commands_that_exist(page: Path) -> None:
+    verbs = getattr(typer.main.get_command(app), "commands")  # noqa: B009
+    told = COMMAND.findall(page.read_text(encoding="utf-8"))
+    assert told or "kubectl" in page.read_text(encoding="utf-8")
+    for verb, word in told:
+        assert verb in verbs, f"careen {verb}"
+        known = getattr(verbs[verb], "commands", None)
+        assert known is None or not word or word in known, f"careen {verb} {word}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
