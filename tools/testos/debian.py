@@ -17,6 +17,10 @@ PACKAGES = (
     "systemd-sysv", "udev", "kmod", "dbus", "python3", "kexec-tools", "cryptsetup-bin", "iproute2", "busybox-static",
     "systemd-boot-efi",
 )  # fmt: skip
+NODE_PACKAGES = (
+    *(name for name in PACKAGES if name != "python3"), "containerd", "crun", "containernetworking-plugins", "nftables",
+)  # fmt: skip
+"""Of a Kubernetes node: its agent comes in a pod and brings its own Python."""
 BUILD_SECONDS = 1200.0
 _OPTIONS = (
     "--mode=root", "--variant=minbase", '--aptopt=Acquire::Retries "3"',
@@ -34,6 +38,13 @@ class PackageSet(StrEnum):
     """The same packages with all security updates."""
     GENERIC = "generic"
     """With all security updates, and the kernel for all hardware: the cloud kernel has no driver of a watchdog."""
+    NODE = "node"
+    """With all security updates, and with what a Kubernetes node needs but its kubelet."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The packages that are asked for; they bring in others."""
+        return NODE_PACKAGES if self is PackageSet.NODE else PACKAGES
 
     @property
     def kernel(self) -> str:
@@ -59,7 +70,9 @@ def build_root(packages: PackageSet) -> Path:
     """
     preferences = write_preferences(packages, read_lock(packages))
     return keep(
-        f"root-{packages}", digest_inputs(preferences, packages.kernel, _HOOK, *PACKAGES, *_OPTIONS), _Builder(packages)
+        f"root-{packages}",
+        digest_inputs(preferences, packages.kernel, _HOOK, *packages.names, *_OPTIONS),
+        _Builder(packages),
     )
 
 
@@ -113,7 +126,7 @@ def find_sources() -> list[str]:
 
 def _mmdebstrap(folder: Path, preferences: Path, packages: PackageSet) -> None:
     command = [
-        "mmdebstrap", *_OPTIONS, f"--include={','.join(PACKAGES)}",
+        "mmdebstrap", *_OPTIONS, f"--include={','.join(packages.names)}",
         f'--setup-hook=mkdir -p "$1/etc/apt/preferences.d" && cp {preferences} "$1/etc/apt/preferences.d/pins.pref"',
         f"--customize-hook={_HOOK}",
         SUITE, str(folder / "root"), *find_sources(),
