@@ -8,7 +8,7 @@ ARGS ?=
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo demo-vm test lint unit model api test-vm test-vm-all sim bench crds artifact picture lock clean
+.PHONY: help setup packages demo demo-vm test lint unit model api test-vm test-vm-all test-cluster sim bench crds artifact picture lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -60,6 +60,10 @@ test-vm: setup ## Eight scenarios on virtual machines under software emulation (
 test-vm-all: setup ## The whole matrix of faults on virtual machines; writes docs/fault-matrix.md
 	@tools/packages vm
 	@CAREEN_FAULT_MATRIX=docs/fault-matrix.md $(STEP) vm-all $(BIN)/pytest -q tests/vm $(ARGS)
+
+test-cluster: setup ## Five scenarios on two virtual machines with a real kubelet, into which the chart is installed
+	@tools/packages vm
+	@$(STEP) cluster $(BIN)/pytest -q tests/cluster $(ARGS)
 
 sim: setup ## The model test over SEEDS seeds (default 100000)
 	@$(BIN)/python -m careen.sim --seeds $(SEEDS)

@@ -82,7 +82,7 @@ def test_goes_back_from_a_system_in_which_the_node_does_not_get_ready(cluster: C
 
 def test_agents_are_upgraded_in_the_middle_of_a_rollout(cluster: Cluster, workload: Workload) -> None:
     before = see_all(cluster)
-    cluster.ask_for("5")
+    cluster.ask_for("5", strategy={"maxUnavailable": 1, "waves": None}, verifyTimeoutSeconds=600)
     name = wait_until(lambda: find_phase(cluster, "Activating", "Verifying"), "a node in flight", STAGE_SECONDS, 0.2)
     cluster.tell(f"{name} is in flight; the agents are upgraded")
     cluster.chart.install(image=NEXT_REFERENCE)
@@ -111,7 +111,7 @@ def running(cluster: Cluster) -> str:
 
 
 def boots(cluster: Cluster, name: str) -> tuple[str, str, str]:
-    """Slot, version and how it was booted, as the agent tells; and any reset would boot that slot, as the disk tells."""
+    """Slot, version and how it was booted, as the agent tells; and any reset boots that slot, as the disk tells."""
     status = cluster.status(name)
     booted = status["booted"]
     chosen = preview(cluster[name].disk)
@@ -123,13 +123,11 @@ def boots(cluster: Cluster, name: str) -> tuple[str, str, str]:
 
 def wait_rolled_back(cluster: Cluster, version: str, cause: str) -> str:
     """Wait until a node has rolled this version back for this cause, and the rollout has halted; returns the node."""
-    name = wait_until(
-        lambda: find_phase(cluster, "RolledBack", version=version), f"{version} rolled back", ROLLOUT_SECONDS, 0.5
-    )
+    back = f"{version} rolled back"
+    name = wait_until(lambda: find_phase(cluster, "RolledBack", version=version), back, ROLLOUT_SECONDS, 0.5)
     status = cluster.status(name)
     assert status["step"]["cause"] == cause, status
-    halted = cluster.wait_condition("Halted", REBOOT_SECONDS)
-    assert name in halted["message"], halted
+    wait_until(lambda: name in cluster.halted(version), f"the rollout of {version} halted", REBOOT_SECONDS, 0.5)
     return name
 
 

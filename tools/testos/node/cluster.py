@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from ociimage.settings import REFERENCE
+
 import careen
 from careen.api.meta import AGENT_ACCOUNT, NAMESPACE
 from careen.release.keys import load_keys
@@ -72,8 +74,8 @@ class Cluster(Fleet):
             for index, name in enumerate(self.names):
                 self._join(name, index)
             self.tell("installing the chart")
-            self.chart = Chart(self.plane, self.workspace.path)
-            self.chart.install()
+            self.chart = Chart(self.plane, self.workspace.path, trust_root=ROOT_FILE)
+            self.chart.install(REFERENCE)
             self._start_operator(undo)
             self._undo = undo.pop_all()
         return self
@@ -128,13 +130,22 @@ class Cluster(Fleet):
         return self._wait_seen(name, lambda seen: seen.has_rebooted(before), f"is back after {before.boot_id}", seconds)
 
     def is_complete(self, version: str) -> bool:
-        """Whether the policy asks for this version, and all nodes have it. Raises AssertionError if it has halted."""
-        halted = self.condition("Halted")
-        assert halted is None or halted["status"] != "True", halted
-        done = self.condition("Complete")
-        policy = self.policy()
-        current = policy.get("status", {}).get("rollout", {}).get("version") == version
-        return current and done is not None and done["status"] == "True"
+        """Whether all nodes have this version. Raises AssertionError if its rollout has halted."""
+        halted = self.halted(version)
+        assert not halted, halted
+        return bool(self._find_condition(version, "Complete"))
+
+    def halted(self, version: str) -> str:
+        """Why the rollout of this version has halted; empty when it has not."""
+        return self._find_condition(version, "Halted")
+
+    def _find_condition(self, version: str, kind: str) -> str:
+        """Reason and message of a condition that is True; empty when it is not, or says it of another version."""
+        status = self.policy().get("status", {})
+        if status.get("rollout", {}).get("version") != version:
+            return ""
+        found = (entry for entry in status.get("conditions", []) if entry["type"] == kind and entry["status"] == "True")
+        return next((f"{entry['reason']}: {entry['message']}" for entry in found), "")
 
     def read_log(self, name: str) -> str:
         """The log of a node's agent, which the API server gets from the kubelet."""
