@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 from enum import StrEnum
@@ -126,7 +127,8 @@ def find_sources() -> list[str]:
 
 def _mmdebstrap(folder: Path, preferences: Path, packages: PackageSet) -> None:
     command = [
-        "mmdebstrap", *_OPTIONS, f"--include={','.join(packages.names)}",
+        # In a mount namespace: what it mounts in the new root goes with it however it ends, and nobody deletes through it.
+        "unshare", "--mount", "mmdebstrap", *_OPTIONS, f"--include={','.join(packages.names)}",
         f'--setup-hook=mkdir -p "$1/etc/apt/preferences.d" && cp {preferences} "$1/etc/apt/preferences.d/pins.pref"',
         f"--customize-hook={_HOOK}",
         SUITE, str(folder / "root"), *find_sources(),
@@ -137,12 +139,9 @@ def _mmdebstrap(folder: Path, preferences: Path, packages: PackageSet) -> None:
         "SOURCE_DATE_EPOCH": str(EPOCH_SECONDS),
         "KERNEL_PACKAGE": packages.kernel,
     }
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, env=environment, timeout=BUILD_SECONDS
-        )
-    except FileNotFoundError as error:
-        raise TestOsError("mmdebstrap is not installed; run tools/packages vm as root") from error
+    if shutil.which("mmdebstrap") is None:
+        raise TestOsError("mmdebstrap is not installed; run tools/packages vm as root")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=BUILD_SECONDS)
     (folder / "build.log").write_text(done.stdout + done.stderr)
     if done.returncode:
         raise TestOsError(f"mmdebstrap failed:\n{(done.stdout + done.stderr)[-2000:]}")
