@@ -1,4 +1,4 @@
-"""Regenerate the go.mod and go.sum files of the sandbox's control plane.
+"""Regenerate the go.mod and go.sum files of the programs that the sandbox and the tests build.
 
 Run it after changing a version in UPSTREAMS: `python tools/update_go_modules.py [NAME...]`.
 """
@@ -17,7 +17,7 @@ TARGET = Path(__file__).resolve().parent.parent / "operator" / "careen" / "sandb
 
 @dataclass(frozen=True)
 class Upstream:
-    """One Go module whose programs the sandbox builds; it gets a go.mod of its own.
+    """One Go module whose programs the sandbox or the tests build; it gets a go.mod of its own.
 
     A shared go.mod would let each upstream's requirements lift the dependencies of the others away from
     what they were released with.
@@ -40,6 +40,7 @@ UPSTREAMS = {
     ),
     # Apart from the control plane, which needs fewer modules, and whose programs a new one here must not build anew.
     "kubelet": Upstream("k8s.io/kubernetes", "v1.37.2", ("k8s.io/kubernetes/cmd/kubelet",)),
+    "helm": Upstream("helm.sh/helm/v4", "v4.3.1", ("helm.sh/helm/v4/cmd/helm",)),
     "kwok": Upstream("sigs.k8s.io/kwok", "v0.8.0", ("sigs.k8s.io/kwok/cmd/kwok",)),
 }
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from careen.api.admission import OPERATOR_STATUS, agent_status
-from careen.api.meta import AGENT_USER, NAMESPACE
+from careen.api.meta import AGENT_GROUP, AGENT_USER, AGENT_USER_PREFIX, NAMESPACE
 from careen.sandbox.accounts import mint_agent_token, mint_operator_token, mint_unbound_agent_token
 from careen.sandbox.client import APPLY, JSON_PATCH, MERGE, Api, ApiError, wait_until
 from careen.sandbox.cluster import Cluster
+from careen.sandbox.controlplane import ControlPlane
 from careen.sandbox.nodes import create_nodes, node_manifest
 
 BASE = "/apis/careen.dev/v1alpha1"
@@ -299,6 +300,47 @@ def test_an_agent_writes_nothing_but_its_own(
     assert snapshot(admin) == before
 
 
+@pytest.fixture
+def certified_api(own_plane: ControlPlane) -> Iterator[Callable[..., Api]]:
+    """Makes clients with the certificate of a machine outside Kubernetes, in its name or another one."""
+    made: list[Api] = []
+
+    def make(user: str = AGENT_USER_PREFIX + "n1", group: str = AGENT_GROUP) -> Api:
+        made.append(Api(own_plane.kubeconfig_for(user, [group])))
+        return made[-1]
+
+    yield make
+    for api in made:
+        api.close()
+
+
+@pytest.mark.parametrize("group", [AGENT_GROUP, "system:masters"])
+def test_a_machine_with_a_certificate_writes_nothing_but_its_own(
+    plane: Cluster, admin: Api, fleet: None, certified_api: Callable[..., Api], group: str
+) -> None:
+    before = snapshot(admin)
+    machine = certified_api(group=group)
+    assert [name for name, attack in ATTACKS.items() if _passes(attack, machine)] == []
+    assert snapshot(admin) == before
+
+
+@pytest.mark.parametrize("write", OWN.values(), ids=OWN)
+def test_a_machine_with_a_certificate_writes_its_own(
+    plane: Cluster, fleet: None, certified_api: Callable[..., Api], write: Write
+) -> None:
+    assert write.send(certified_api())["metadata"]["name"] in ("n1", "agent-n1")
+
+
+@pytest.mark.parametrize("user", ["n1", AGENT_USER_PREFIX, AGENT_USER_PREFIX + "n2"])
+def test_a_certificate_in_another_name_is_not_that_machines(
+    plane: Cluster, admin: Api, fleet: None, certified_api: Callable[..., Api], user: str
+) -> None:
+    before = snapshot(admin)
+    machine = certified_api(user)
+    assert [name for name, write in OWN.items() if _passes(write, machine)] == []
+    assert snapshot(admin) == before
+
+
 def _reaches_admission(write: Write, api: Api) -> bool:
     try:
         write.send(api)
@@ -413,6 +455,7 @@ PEOPLE_REFUSED: dict[str, tuple[Write, str]] = {
     "a Lease renewed": (Write("PATCH", f"{LEASES}/agent-n1", {"spec": {"renewTime": RENEWED}}), "by the agent of that"),
     "a Lease annotated": (Write("PATCH", f"{LEASES}/agent-n1", {"metadata": {"annotations": {"a": "b"}}}),
                           "by the agent of that"),
+    "the lock's term": (Write("PATCH", f"{BASE}/rebootlocks/default/status", {"status": {"term": 9}}), "status.term"),
     "a Lease made": (Write("POST", LEASES, lease("agent-n3")), "by the agent of that machine alone"),
 }  # fmt: skip
 

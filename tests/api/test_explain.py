@@ -157,10 +157,10 @@ def test_a_policy_tells_its_story_in_one_row(plane: Cluster, admin: Api, operato
     assert table(plane.kubectl("get", "upol", "-o", "wide"))[0]["MESSAGE"] == "lock default: 1 of 1 held"
 
 
-def test_a_lock_tells_its_story_in_one_row(plane: Cluster, admin: Api) -> None:
+def test_a_lock_tells_its_story_in_one_row(plane: Cluster, admin: Api, operator_api: Api) -> None:
     admin.create(f"{BASE}/rebootlocks", document("RebootLock", "racks", {"max": 2}))
     holders = [{"id": "node-1", "since": NOW, "order": "order-1"}]
-    admin.patch(f"{BASE}/rebootlocks/racks/status", {"status": {"term": 3, "available": 1, "holders": holders}})
+    operator_api.patch(f"{BASE}/rebootlocks/racks/status", {"status": {"term": 3, "available": 1, "holders": holders}})
     row = table(plane.kubectl("get", "rlock", "racks"))[0]
     assert row.pop("AGE")
     assert row == {"NAME": "racks", "MAX": "2", "AVAILABLE": "1", "HOLDER": "node-1", "PAUSED": "false", "TERM": "3"}

@@ -61,7 +61,7 @@ def test_without_a_folder_all_documents_are_printed(capsys: pytest.CaptureFixtur
     crd.main([])
     kinds = [each["kind"] for each in yaml.safe_load_all(capsys.readouterr().out)]
     assert kinds.count("CustomResourceDefinition") == 3
-    assert kinds.count("ValidatingAdmissionPolicy") == kinds.count("ValidatingAdmissionPolicyBinding") == 4
+    assert kinds.count("ValidatingAdmissionPolicy") == kinds.count("ValidatingAdmissionPolicyBinding") == 5
 
 
 def test_optional_is_absent_and_never_null() -> None:

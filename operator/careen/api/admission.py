@@ -1,15 +1,26 @@
 """Admission policies: one writer for each field, held by the API server itself.
 
 Kubernetes gives rights on objects, not on fields, and to accounts, not to machines. These policies say the rest: which
-fields are the operator's and which the agents', and that an agent's token is good for its own machine alone. They are
-made from the models and from the names in meta, so that neither a new field nor a renamed account escapes them.
+fields are the operator's and which the agents', and that an agent's credentials are good for its own machine alone: a
+pod's token by the node that it is bound to, the certificate of a machine outside Kubernetes by its name. They are made
+from the models and from the names in meta, so that neither a new field nor a renamed account escapes them.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .meta import AGENT_ACCOUNT, AGENT_LEASE_PREFIX, GROUP, NAMESPACE, OPERATOR_ACCOUNT, VERSION, name_user
+from .meta import (
+    AGENT_ACCOUNT,
+    AGENT_GROUP,
+    AGENT_LEASE_PREFIX,
+    AGENT_USER_PREFIX,
+    GROUP,
+    NAMESPACE,
+    OPERATOR_ACCOUNT,
+    VERSION,
+    name_user,
+)
 from .node import NodeStatus
 
 Document = dict[str, Any]
@@ -22,6 +33,7 @@ NODE_CLAIM = "authentication.kubernetes.io/node-name"
 """Where the API server shows the node that a pod-bound token was made for."""
 GARBAGE_COLLECTOR = "system:serviceaccount:kube-system:generic-garbage-collector"
 
+_IS_CERTIFIED = f"request.userInfo.username.startsWith('{AGENT_USER_PREFIX}')"
 ON_STATUS = "request.?subResource.orValue('') == 'status'"
 
 
@@ -43,7 +55,20 @@ class Install:
 
     @property
     def is_agent(self) -> str:
-        """Whether an agent asks, of whatever machine."""
+        """Whether an agent asks, of whatever machine: a pod's, or one with a certificate.
+
+        The group too: whoever was given it under another name has an agent's roles, and must not escape its rules.
+        """
+        return f"{self._is_pod} || {_IS_CERTIFIED} || '{AGENT_GROUP}' in request.userInfo.?groups.orValue([])"
+
+    @property
+    def agent_node(self) -> str:
+        """The machine that an agent's credentials are good for; empty if for none."""
+        by_name = f"{_IS_CERTIFIED} ? request.userInfo.username.substring({len(AGENT_USER_PREFIX)}) : ''"
+        return f"{self._is_pod} ? request.userInfo.?extra[?'{NODE_CLAIM}'][?0].orValue('') : {by_name}"
+
+    @property
+    def _is_pod(self) -> str:
         return f"request.userInfo.username == '{name_user(AGENT_ACCOUNT, self.namespace)}'"
 
 
@@ -83,6 +108,16 @@ def build_policies(namespace: str = NAMESPACE) -> list[Document]:
                 )
             ],
         ),
+        _policy(
+            "careen-lock-terms", [_rule(GROUP, VERSION, ["rebootlocks/status"], ["UPDATE"])], [], {},
+            [
+                _check(
+                    f"{install.is_operator} || ({_unchanged('status', ('term',))})",
+                    "status.term of a RebootLock is written by the operator alone: it keeps a leader that was deposed "
+                    "from granting; people write status.holders",
+                )
+            ],
+        ),
     )  # fmt: skip
     return [document for policy in made for document in (policy, _bind(policy["metadata"]["name"]))]
 
@@ -90,7 +125,7 @@ def build_policies(namespace: str = NAMESPACE) -> list[Document]:
 def _agent_checks(install: Install) -> tuple[dict[str, str], list[Document]]:
     """What an agent may write at all: its own status without the operator's part, and its own Lease."""
     variables = {
-        "node": f"request.userInfo.?extra[?'{NODE_CLAIM}'][?0].orValue('')",
+        "node": install.agent_node,
         # Questions about one's own rights are written to the API server but change nothing.
         "review": "request.resource.group in ['authentication.k8s.io', 'authorization.k8s.io']"
         " && request.operation == 'CREATE'",
@@ -107,7 +142,8 @@ def _agent_checks(install: Install) -> tuple[dict[str, str], list[Document]]:
     checks = [
         _check(
             "variables.review || variables.node != ''",
-            f"an agent's token must be bound to a pod on a node: it carries no {NODE_CLAIM}",
+            f"an agent's token must be bound to a pod on a node (it carries no {NODE_CLAIM}); its certificate must be "
+            f"made out to {AGENT_USER_PREFIX}NODE",
         ),
         _check(
             "variables.review || variables.ownStatus || variables.ownLease",
@@ -151,7 +187,7 @@ def _node_checks(install: Install) -> list[Document]:
             "spec.request is people's: the operator never asks for a reboot or a reset by itself",
         ),
         _check(
-            f"!({ON_STATUS}) || {install.is_operator} || {install.is_agent}",
+            f"!({ON_STATUS}) || {install.is_operator} || ({install.is_agent})",
             "status of a Node is written by the operator and by the agent of that machine alone",
         ),
         _check(

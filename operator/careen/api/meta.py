@@ -25,6 +25,10 @@ def name_user(account: str, namespace: str = NAMESPACE) -> str:
 
 OPERATOR_USER = name_user(OPERATOR_ACCOUNT)
 AGENT_USER = name_user(AGENT_ACCOUNT)
+AGENT_USER_PREFIX = "system:careen:agent:"
+"""Common name of the client certificate of a machine outside Kubernetes, before the machine's name."""
+AGENT_GROUP = "system:careen:agents"
+"""Organization in such certificates: the group that roles are bound to."""
 LEADER_LEASE = "careen-operator"
 AGENT_LEASE_PREFIX = "agent-"
 """The agent of machine X renews the Lease `agent-X` in the install's namespace."""

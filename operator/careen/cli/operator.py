@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from careen.core.snapshot import Requirement
 
 
+def check_address(address: str | None) -> str | None:
+    """The address; typer.BadParameter when it is not HOST:PORT."""
+    host, _, port = (address or "").rpartition(":")
+    if address is not None and not (host and port.isdecimal() and int(port) < 65536):
+        raise typer.BadParameter(f"{address!r} is no address; allowed: HOST:PORT, such as 0.0.0.0:8081")
+    return address
+
+
 def run(
     ctx: typer.Context,
     *,
@@ -52,7 +60,12 @@ def run(
         int | None, typer.Option("--metrics-port", min=0, max=65535, help="Port of the metrics; 0: any. Default: none.")
     ] = None,
     probe_address: Annotated[
-        str | None, typer.Option("--probe-address", help="HOST:PORT of the liveness probe /healthz. Default: none.")
+        str | None,
+        typer.Option(
+            "--probe-address",
+            callback=check_address,
+            help="HOST:PORT of the probes /healthz and /readyz. Default: none.",
+        ),
     ] = None,
     log_level: Annotated[
         str, typer.Option("--log-level", help="DEBUG, INFO, WARNING or ERROR; JSON lines go to standard error.")

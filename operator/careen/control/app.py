@@ -1,4 +1,4 @@
-"""The operator's process: kopf for its frame (login, signals, probes, watching policies and locks), our loop inside."""
+"""The operator's process: kopf for its frame (login, signals, watching policies and locks), our loop inside."""
 
 import asyncio
 import base64
@@ -18,6 +18,7 @@ from careen.observe import metrics
 
 from .execute import Executor
 from .loop import LONGEST_SLEEP, Loop
+from .probes import Probes
 from .releases import ReleaseBook
 from .settings import Settings
 from .signed import SignedFinder
@@ -85,6 +86,11 @@ class Operator:
                 return f"the leader has not planned for {age:.0f} s"
         return None
 
+    def find_gap(self) -> str | None:
+        """What this process lacks to lead at once, for the readiness probe; None when it could."""
+        missing = [store.resource.plural for store in self.world.stores if not store.synced]
+        return f"not listed yet: {', '.join(missing)}" if missing else None
+
 
 async def wait_for_kinds(session: Session) -> None:
     """Wait until the API server serves our kinds; ApiError or TimeoutError when it does not in time."""
@@ -105,7 +111,7 @@ async def wait_for_kinds(session: Session) -> None:
 
 
 def build_registry(operator: Operator, work: asyncio.Task[None]) -> kopf.OperatorRegistry:
-    """kopf's part: login, a wake-up for each event of a policy or a lock, and the probe. It keeps no state for us."""
+    """kopf's part: login, and a wake-up for each event of a policy or a lock. It keeps no state for us."""
     registry = kopf.OperatorRegistry()
     settings = operator.settings
 
@@ -127,13 +133,6 @@ def build_registry(operator: Operator, work: asyncio.Task[None]) -> kopf.Operato
     @kopf.on.event(GROUP, VERSION, "rebootlocks", registry=registry)
     async def wake(**_: Any) -> None:
         operator.wake.set()
-
-    @kopf.on.probe(id="fault", registry=registry)
-    async def probe(**_: Any) -> str:
-        fault = operator.find_fault()
-        if fault is not None:
-            raise RuntimeError(fault)
-        return "leading" if operator.election.holds() else "standing by"
 
     return registry
 
@@ -182,32 +181,38 @@ async def serve(settings: Settings, stop: asyncio.Event | None = None) -> None:
     connect = Session.connect(
         settings.kubeconfig, settings.context, user_agent=f"careen-operator/{__version__}", on_request=_record
     )
-    async with connect as session:
+    probes = Probes()
+    async with probes.served(settings.probe_address), connect as session:
         await wait_for_kinds(session)
         operator = Operator(session, settings)
-        # kopf ends every task that was born after it started, in its own way: our work is born before.
-        work = asyncio.create_task(operator.run(), name="operator")
-        frame = asyncio.create_task(
-            kopf.operator(
-                registry=build_registry(operator, work),
-                settings=kopf.OperatorSettings(),
-                clusterwide=True,
-                standalone=True,
-                stop_flag=stop,
-                liveness_endpoint=f"http://{settings.probe_address}/healthz" if settings.probe_address else None,
-            ),
-            name="kopf",
-        )
-        try:
-            await asyncio.wait({work, frame}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            # Before the session closes: a leader on its way out gives the Lease back through it.
-            for task in (work, frame):
-                task.cancel()
-            results = await asyncio.gather(work, frame, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+        probes.find_fault, probes.find_gap = operator.find_fault, operator.find_gap
+        await _run(operator, stop)
+
+
+async def _run(operator: Operator, stop: asyncio.Event | None) -> None:
+    """Our work and kopf's beside each other, until one of them ends."""
+    # kopf ends every task that was born after it started, in its own way: our work is born before.
+    work = asyncio.create_task(operator.run(), name="operator")
+    frame = asyncio.create_task(
+        kopf.operator(
+            registry=build_registry(operator, work),
+            settings=kopf.OperatorSettings(),
+            clusterwide=True,
+            standalone=True,
+            stop_flag=stop,
+        ),
+        name="kopf",
+    )
+    try:
+        await asyncio.wait({work, frame}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        # Before the session closes: a leader on its way out gives the Lease back through it.
+        for task in (work, frame):
+            task.cancel()
+        results = await asyncio.gather(work, frame, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
 
 
 def run_operator(settings: Settings) -> int:

@@ -47,4 +47,4 @@ class Settings:
     metrics_port: int | None = None
     """Port that metrics are served on; 0 takes any free one, None serves none."""
     probe_address: str | None = None
-    """host:port of the liveness endpoint /healthz; None serves none."""
+    """host:port of the probes /healthz and /readyz; None serves none."""

@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 
 KUBERNETES_VERSION = "v1.37.2"
+HELM_VERSION = "v4.3.1"
 
 
 class SandboxError(Exception):
@@ -69,6 +70,9 @@ def _programs() -> dict[str, Program]:
     listed.append(Program("kubelet", "kubelet", "k8s.io/kubernetes/cmd/kubelet", stamped))
     listed.append(Program("etcd", "etcd", "go.etcd.io/etcd/server/v3", "-s -w"))
     listed.append(Program("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok", "-s -w"))
+    # For the chart's tests: a sandbox needs none.
+    stamp = f"-X helm.sh/helm/v4/internal/version.version={HELM_VERSION}"
+    listed.append(Program("helm", "helm", "helm.sh/helm/v4/cmd/helm", f"-s -w {stamp}"))
     return {program.name: program for program in listed}
 
 
