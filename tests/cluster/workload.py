@@ -58,7 +58,7 @@ class Workload:
     @property
     def ready(self) -> list[PodSeen]:
         """Pods that run now and are not being deleted."""
-        pods = (PodSeen.of(pod) for pod in self._cluster.pods_on(app=NAME))
+        pods = (PodSeen.of(pod) for pod in self._cluster.find_pods({"app": NAME}))
         return [pod for pod in pods if pod.ready]
 
     def watch(self, check: Callable[[], Any], what: str, seconds: float) -> Seen:

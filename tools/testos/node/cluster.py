@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from urllib.parse import urlsplit
 
-from ociimage.settings import REFERENCE
-
 import careen
-from careen.api.meta import AGENT_ACCOUNT, NAMESPACE
+from careen.api.meta import NAMESPACE
 from careen.release.keys import load_keys
 from careen.release.repository import publish_release
 from careen.sandbox.accounts import mint_operator_token
-from careen.sandbox.client import Api, wait_until
+from careen.sandbox.client import Api, Manifest, wait_until
 from careen.sandbox.components import free_ports
 from careen.sandbox.controlplane import ControlPlane
 from careen.sandbox.nodes import NODES, ZONE_LABEL
@@ -26,6 +24,7 @@ from careen.sandbox.processes import spawn, stop
 from careen.sandbox.releases import Repository
 from careen.sandbox.serving import ServerThread
 from careen.sandbox.workspace import Workspace
+from ociimage.settings import REFERENCE
 from testos.cache import print_report
 from testos.fleet import Fleet
 from testos.image import OsImage, build_loader
@@ -37,6 +36,7 @@ from .evidence import NodeSeen
 from .golden import Golden, describe_node
 from .identity import NodeIdentity, write_identity
 
+AGENT_LABELS = {"app.kubernetes.io/name": "careen", "app.kubernetes.io/component": "agent"}
 PODS = "/api/v1/pods"
 FIRST_ADDRESS = 15
 ROOT_FILE = "etc/careen/root.json"
@@ -112,14 +112,14 @@ class Cluster(Fleet):
 
     def see(self, name: str) -> NodeSeen:
         """A node and the agent's pod on it, now."""
-        agents = self.pods_on(name, app=AGENT_ACCOUNT)
+        agents = self.find_pods(AGENT_LABELS, name)
         living = [pod for pod in agents if "deletionTimestamp" not in pod["metadata"]]
         return NodeSeen.of(self.api.find(f"{NODES}/{name}") or {}, next(iter(living), None))
 
-    def pods_on(self, name: str = "", **labels: str) -> list[dict[str, Any]]:
+    def find_pods(self, labels: Mapping[str, str], node: str = "") -> list[Manifest]:
         """Pods with these labels, of one node or of all."""
         query = {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())}
-        return self.api.items(PODS, **query, **({"fieldSelector": f"spec.nodeName={name}"} if name else {}))
+        return self.api.items(PODS, **query, **({"fieldSelector": f"spec.nodeName={node}"} if node else {}))
 
     def wait_works(self, name: str, seconds: float) -> NodeSeen:
         """Wait until a node takes pods and its agent runs."""
