@@ -81,20 +81,7 @@ def run_inside(root: Path, command: Sequence[str], environment: dict[str, str] |
     """
     if os.geteuid() != 0:
         raise ImageError("running what is in the image needs root: it is mounted read-only, and entered by chroot")
-    outside = [
-        "unshare",
-        "--mount",
-        "--pid",
-        "--fork",
-        "--net",
-        "sh",
-        "-c",
-        _ENTER,
-        "sh",
-        str(root),
-        str(root),
-        *command,
-    ]
+    outside = ["unshare", "--mount", "--pid", "--fork", "--net", "sh", "-c", _ENTER, "sh", str(root), str(root), *command]
     done = subprocess.run(
         outside, env={**ENVIRONMENT, **(environment or {}), "PATH": f"{ENVIRONMENT['PATH']}:/bin:/sbin",
                       "USER_ID": str(USER)},

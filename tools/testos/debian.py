@@ -127,7 +127,7 @@ def find_sources() -> list[str]:
 
 def _mmdebstrap(folder: Path, preferences: Path, packages: PackageSet) -> None:
     command = [
-        # In a mount namespace: what it mounts in the new root goes with it however it ends, and nobody deletes through it.
+        # In a mount namespace: however it ends, what it mounts in the new root is gone, and nobody deletes through it.
         "unshare", "--mount", "mmdebstrap", *_OPTIONS, f"--include={','.join(packages.names)}",
         f'--setup-hook=mkdir -p "$1/etc/apt/preferences.d" && cp {preferences} "$1/etc/apt/preferences.d/pins.pref"',
         f"--customize-hook={_HOOK}",
