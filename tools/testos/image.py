@@ -23,9 +23,9 @@ from .tree import build_tree as build_usr
 from .variant import AGENT_UNIT, TRIAL_TIMER, Variant, apply, copy_tree
 
 MIB = 1 << 20
-FILESYSTEM_BYTES = {Flavor.SMALL: 256 * MIB, Flavor.FULL: 560 * MIB, Flavor.NODE: 352 * MIB}
+FILESYSTEM_BYTES = {Flavor.SMALL: 256 * MIB, Flavor.FULL: 560 * MIB, Flavor.NODE: 384 * MIB}
 """Size of the file system: the same for all versions, so that blocks of two versions can lie in the same places."""
-SLOT_BYTES = {Flavor.SMALL: 264 * MIB, Flavor.FULL: 576 * MIB, Flavor.NODE: 364 * MIB}
+SLOT_BYTES = {Flavor.SMALL: 264 * MIB, Flavor.FULL: 576 * MIB, Flavor.NODE: 396 * MIB}
 """Size of the slots of a machine."""
 ARCHITECTURE = "x86_64"
 CAPABILITIES = ("trial-timer",)

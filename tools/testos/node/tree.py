@@ -44,29 +44,36 @@ def build_node_tree() -> Tree:
     key = digest_inputs(base.key, kubelet.parent.name, FILES, trial, Path(__file__))
 
     def build(folder: Path) -> None:
-        usr = folder / "usr"
+        work = folder / "work"
+        usr = work / "usr"
+        work.mkdir()
         copy_tree(base.usr, usr)
         for name in _NOT_NEEDED:
             (usr / name).unlink(missing_ok=True)
         for plugin in (usr / "lib/cni").iterdir():
             if plugin.name != _PLUGIN:
                 plugin.unlink()
-        _add_modules(base.root, usr)
+        _add_modules(base.root, work)
         _install(kubelet, usr / "bin/kubelet", 0o755)
         for place, name in _TRIAL_FILES.items():
             _install(trial / name, usr / place, 0o644 if "." in name else 0o755)
         _write_settings(usr)
+        usr.rename(folder / "usr")
+        shutil.rmtree(work)
 
     return Tree(keep("tree-node", key, build) / "usr", key, base.root)
 
 
-def _add_modules(root: Path, usr: Path) -> None:
+def _add_modules(root: Path, work: Path) -> None:
     modules = read_modules(root)
+    kept = work / "usr/lib/modules" / modules.folder.name
     for path in modules.find(MODULES):
-        target = usr / "lib/modules" / modules.folder.name / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _install(modules.folder / path, target)
-    subprocess.run(["depmod", "-b", str(usr), modules.folder.name], check=True, timeout=_SECONDS, capture_output=True)
+        _install(modules.folder / path, kept / path)
+    # For the tree's own depmod, which the host need not have.
+    for name in ("bin", "sbin", "lib", "lib64"):
+        (work / name).symlink_to(f"usr/{name}")
+    command = ["chroot", str(work), "depmod", modules.folder.name]
+    subprocess.run(command, check=True, timeout=_SECONDS, capture_output=True)
 
 
 def _write_settings(usr: Path) -> None:
