@@ -8,7 +8,7 @@ ARGS ?=
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo demo-vm test lint unit model api test-vm test-vm-all test-cluster sim bench crds artifact picture lock clean
+.PHONY: help setup packages demo demo-vm test lint unit model api test-vm test-vm-all test-cluster sim bench crds artifact picture lock clean test-chart
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -37,6 +37,7 @@ test: setup ## Lint, types, contracts, and all tests on a real control plane
 	@$(STEP) unit $(MAKE) --no-print-directory unit
 	@$(STEP) model $(MAKE) --no-print-directory model
 	@$(STEP) api $(MAKE) --no-print-directory api
+	@$(STEP) chart $(MAKE) --no-print-directory test-chart
 
 lint: setup ## Style, types and import contracts
 	@$(BIN)/ruff check --quiet .
@@ -52,6 +53,9 @@ model: setup ## The seeded model test: whole rollouts in memory, invariants afte
 
 api: setup ## Tests on a real API server (built at the first run, cached for ever after)
 	@$(BIN)/pytest -q -n 2 --dist loadfile tests/api $(ARGS)
+
+test-chart: setup ## The Helm chart on a real API server (helm is built at the first run)
+	@$(BIN)/pytest -q -n 2 --dist loadfile tests/chart $(ARGS)
 
 test-vm: setup ## Eight scenarios on virtual machines under software emulation (needs root to build their images once)
 	@tools/packages vm
@@ -72,9 +76,10 @@ bench: setup ## Figures of docs/benchmarks.md, measured on this machine
 	@tools/packages bench
 	@$(BIN)/python -m bench $(ARGS)
 
-crds: setup ## Write crds/ and docs/metrics.md from the models and metrics
+crds: setup ## Write crds/, docs/metrics.md and what the chart has of them, from models, metrics and values.yaml
 	@$(BIN)/python -m careen.api.crd crds/
 	@$(BIN)/python -m careen.observe.document docs/metrics.md
+	@$(BIN)/python tools/chartfiles.py
 
 artifact: setup ## Put the agent into one file, dist/careen-agent.pyz, for machines with python3.11
 	@$(BIN)/python tools/artifact

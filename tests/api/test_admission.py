@@ -9,7 +9,7 @@ import pytest
 
 from careen.api.admission import OPERATOR_STATUS, agent_status
 from careen.api.meta import AGENT_GROUP, AGENT_USER, AGENT_USER_PREFIX, NAMESPACE
-from careen.sandbox.accounts import mint_agent_token, mint_operator_token, mint_unbound_agent_token
+from careen.sandbox.accounts import AGENT_SELECTOR, mint_agent_token, mint_operator_token, mint_unbound_agent_token
 from careen.sandbox.client import APPLY, JSON_PATCH, MERGE, Api, ApiError, wait_until
 from careen.sandbox.cluster import Cluster
 from careen.sandbox.controlplane import ControlPlane
@@ -424,7 +424,7 @@ def test_a_refusal_says_what_is_allowed_and_where_the_agent_runs(
 
 def test_a_token_ends_with_its_pod(plane: Cluster, admin: Api, fleet: None) -> None:
     old = mint_agent_token(admin, "n1")
-    agents = admin.items(PODS, labelSelector="app=careen-agent", fieldSelector="spec.nodeName=n1")
+    agents = admin.items(PODS, labelSelector=AGENT_SELECTOR, fieldSelector="spec.nodeName=n1")
     admin.delete(f"{PODS}/{agents[0]['metadata']['name']}", gracePeriodSeconds="0")
     api = Api(plane.kubeconfig_with_token(old))
 

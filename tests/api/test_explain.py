@@ -3,7 +3,7 @@
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,25 @@ def table(text: str) -> list[dict[str, str]]:
 )
 def test_explain_shows_what_the_models_say(plane: Cluster, path: str, words: str) -> None:
     assert words in " ".join(plane.kubectl("explain", path).split())
+
+
+def test_explain_has_words_for_each_field(plane: Cluster, admin: Api) -> None:
+    """From the document that `kubectl explain` reads."""
+    schemas = admin.get("/openapi/v3/apis/careen.dev/v1alpha1")["components"]["schemas"]
+    ours = {name: schema for name, schema in schemas.items() if name.startswith("dev.careen.") and "List" not in name}
+    assert len(ours) == 3
+    assert [path for name, schema in ours.items() for path in find_silent(schema, name.rpartition(".")[2])] == []
+
+
+def find_silent(schema: dict[str, Any], path: str) -> Iterator[str]:
+    """Paths of fields without a description."""
+    for name, inner in schema.get("properties", {}).items():
+        if not inner.get("description"):
+            yield f"{path}.{name}"
+        yield from find_silent(inner, f"{path}.{name}")
+    for part in ("items", "additionalProperties"):
+        if isinstance(schema.get(part), dict):
+            yield from find_silent(schema[part], f"{path}[]")
 
 
 def test_defaults_are_filled_in_as_the_models_have_them(plane: Cluster, admin: Api) -> None:

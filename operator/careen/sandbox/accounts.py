@@ -18,6 +18,9 @@ ACCOUNTS = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 DAEMONSETS = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"
 OUR_NODES = f"/apis/{GROUP}/{VERSION}/nodes"
+AGENT_LABELS = {"app.kubernetes.io/name": "careen", "app.kubernetes.io/component": "agent"}
+"""Labels of the agents' pods, in the chart and here."""
+AGENT_SELECTOR = ",".join(f"{key}={value}" for key, value in AGENT_LABELS.items())
 PROBE = "careen-admission-probe"
 
 
@@ -66,15 +69,14 @@ def mint_unbound_agent_token(api: Api, seconds: int = TOKEN_SECONDS) -> str:
 
 def agent_daemonset() -> Manifest:
     """The agents' DaemonSet. Nothing runs in its pods in the sandbox; drains leave them alone, as anywhere."""
-    labels = {"app": AGENT_ACCOUNT}
     return {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
         "metadata": {"name": AGENT_ACCOUNT, "namespace": NAMESPACE},
         "spec": {
-            "selector": {"matchLabels": labels},
+            "selector": {"matchLabels": AGENT_LABELS},
             "template": {
-                "metadata": {"labels": labels},
+                "metadata": {"labels": AGENT_LABELS},
                 "spec": {
                     "serviceAccountName": AGENT_ACCOUNT,
                     "containers": [{"name": "agent", "image": "example.invalid/careen"}],
@@ -94,7 +96,7 @@ def _create_daemonset(api: Api) -> None:
 
 
 def _find_agent_pod(api: Api, node: str) -> Manifest | None:
-    pods = api.items(PODS, labelSelector=f"app={AGENT_ACCOUNT}", fieldSelector=f"spec.nodeName={node}")
+    pods = api.items(PODS, labelSelector=AGENT_SELECTOR, fieldSelector=f"spec.nodeName={node}")
     return next((pod for pod in pods if "deletionTimestamp" not in pod["metadata"]), None)
 
 

@@ -8,6 +8,9 @@ from careen.sandbox.client import Api, Manifest
 
 ZONE_LABEL = "topology.kubernetes.io/zone"
 HOSTNAME_LABEL = "kubernetes.io/hostname"
+OS_LABEL = "kubernetes.io/os"
+TYPE_LABEL, TYPE = "node.kubernetes.io/instance-type", "careen-sandbox"
+"""What tells machines from other Nodes, on which only pods run."""
 FAKE_ANNOTATION = "kwok.x-k8s.io/node"
 SIM_ANNOTATION = "careen.dev/sim"
 """On nodes and pods: never-ready or never-terminates; kwok.yaml tells what they do."""
@@ -38,7 +41,7 @@ def node_manifest(
         "metadata": {
             "name": name,
             "annotations": {FAKE_ANNOTATION: "fake"},
-            "labels": {HOSTNAME_LABEL: name, ZONE_LABEL: zone, **(labels or {})},
+            "labels": {HOSTNAME_LABEL: name, ZONE_LABEL: zone, OS_LABEL: "linux", TYPE_LABEL: TYPE, **(labels or {})},
         },
         "status": {
             "capacity": capacity,

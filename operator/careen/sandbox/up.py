@@ -68,6 +68,8 @@ class SandboxOptions:
     """Whether there are pods to drain: a Deployment with a disruption budget."""
     lock_max: int = 2
     """max of the default RebootLock."""
+    installed: bool = False
+    """Whether Careen is on the cluster already, by its chart; the chart's accounts and its DaemonSet are used then."""
     log_level: str = "INFO"
     """Level of the operator's, the machines' and the agents' logs."""
 
@@ -115,7 +117,8 @@ class Sandbox:
             self._report("installing Careen")
             with ThreadPoolExecutor(1) as beside:
                 prepared = beside.submit(self._prepare)
-                install(self.cluster)
+                if not self.options.installed:
+                    install(self.cluster)
                 prepared.result()
             self.api.patch(f"{OUR_LOCKS}/default", {"spec": {"max": self.options.lock_max}})
             self._report(f"making {len(self.names)} machines in {self.options.zones} zones")
@@ -126,7 +129,7 @@ class Sandbox:
             if self.options.workload:
                 self._wait_for_workload()
             if self.options.operator:
-                self._wait_for_reports()
+                self.wait_for_reports()
             self._announce()
             undo.pop_all()
         return self
@@ -239,7 +242,10 @@ class Sandbox:
     def _delete_objects(self) -> None:
         """Take away from a cluster that stays what was made on it: all but Careen's kinds, accounts and policies."""
         self.api.delete(OUR_POLICIES)
-        for path in (f"{DEPLOYMENTS}/{WORKLOAD}", f"{BUDGETS}/{WORKLOAD}", f"{DAEMONSETS}/{AGENT_ACCOUNT}"):
+        ours = [f"{DEPLOYMENTS}/{WORKLOAD}", f"{BUDGETS}/{WORKLOAD}"]
+        if not self.options.installed:
+            ours.append(f"{DAEMONSETS}/{AGENT_ACCOUNT}")
+        for path in ours:
             self.api.delete(path)
         for name in self.names:
             self.api.delete(f"{OUR_NODES}/{name}")
@@ -296,7 +302,8 @@ class Sandbox:
             READY_SECONDS,
         )
 
-    def _wait_for_reports(self) -> None:
+    def wait_for_reports(self) -> None:
+        """Wait until each machine has reported; only with an operator, which makes their Nodes, do they."""
         deadline = time.monotonic() + READY_SECONDS
         wanted = set(self.names)
         while wanted:
