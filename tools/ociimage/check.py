@@ -19,6 +19,13 @@ from .settings import ENVIRONMENT, USER, ImageError
 
 SECONDS = 120.0
 COMMANDS = (("--version",), ("operator", "--help"), ("agent", "--help"), ("release", "build", "--help"))
+_IMPORT_ALL = """
+import importlib, pkgutil, careen
+names = [each.name for each in pkgutil.walk_packages(careen.__path__, "careen.") if not each.name.endswith("__main__")]
+for name in names:
+    importlib.import_module(name)
+print(len(names))
+"""
 _ENTER = (
     'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && mount -t tmpfs tmpfs "$1/tmp" && shift'
     ' && root=$1 && shift && exec chroot "--userspec=$USER_ID:$USER_ID" --groups= "$root" "$@"'
@@ -100,6 +107,7 @@ def check_archive(path: Path) -> list[str]:
         for arguments in COMMANDS:
             output = run_inside(root, [*content.config["config"]["Entrypoint"], *arguments])
             lines.append(f"careen {' '.join(arguments)}: {len(output.splitlines())} lines")
+        lines.append(f"modules imported: {run_inside(root, ['python3', '-c', _IMPORT_ALL]).strip()}")
     return lines
 
 
