@@ -14,7 +14,7 @@ RUN PYTHONPATH=operator:tools PYTHONDONTWRITEBYTECODE=1 python3 -m ociimage root
 FROM scratch
 COPY --from=build /image/ /
 LABEL org.opencontainers.image.title="careen" \
-      org.opencontainers.image.description="Operating systems that update themselves across a cluster: operator, agent and command line" \
+      org.opencontainers.image.description="Operating systems that update themselves across a cluster" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.source="https://github.com/careen-dev/careen" \
       org.opencontainers.image.licenses="Apache-2.0"

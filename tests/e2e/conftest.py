@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sites import ClusterSite, SandboxSite, Site
 
 from careen.sandbox.controlplane import ControlPlane
 from careen.sandbox.progress import print_progress
+from sites import ClusterSite, SandboxSite, Site
 
 KUBECONFIG = "CAREEN_E2E_KUBECONFIG"
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from sites import SWITCH, Site
 
 from careen.sandbox.firmware import Fault
 from careen.sandbox.up import OUR_NODES, OUR_POLICIES
+from sites import SWITCH, Site
 
 pytestmark = pytest.mark.timeout(1500)
 

@@ -98,7 +98,7 @@ def check_programs(*names: str) -> None:
     """KindError that names the first program that is not on the PATH; default all that are needed."""
     for name in names or NEEDED:
         if shutil.which(name) is None:
-            raise KindError(f"{name} is not on the PATH ({NEEDED[name]}); install it, or use `make demo` without a cluster")
+            raise KindError(f"{name} is not on the PATH ({NEEDED[name]}); install it, or run `make demo` instead")
 
 
 def prepare_folder(folder: Path) -> Repository:
@@ -183,9 +183,7 @@ def _run(*command: str, stdin: str | None = None) -> None:
 
 
 def _read(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=_SECONDS, env=_environment()
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS, env=_environment())
     if check and done.returncode:
         raise KindError(f"{' '.join(command[:3])} failed: {done.stderr.strip()}")
     return done

@@ -137,9 +137,7 @@ def _note_package(deb: Path, name: str, root: Path) -> None:
 def _write_settings(root: Path) -> None:
     etc = root / "etc"
     shell = "/usr/sbin/nologin"
-    etc.joinpath("passwd").write_text(
-        f"root:x:0:0:root:/root:{shell}\ncareen:x:{USER}:{USER}:Careen:/tmp:{shell}\n"  # noqa: S108
-    )
+    etc.joinpath("passwd").write_text(f"root:x:0:0:root:/root:{shell}\ncareen:x:{USER}:{USER}:Careen:/tmp:{shell}\n")
     etc.joinpath("group").write_text(f"root:x:0:\ncareen:x:{USER}:\n")
     etc.joinpath("nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files dns\n")
     authorities = root / "usr/share/ca-certificates"

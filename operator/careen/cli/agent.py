@@ -13,8 +13,8 @@ import typer
 from careen.cli.target import TRUST_ROOT, CommandError, Namespace, Target, TrustRoot
 
 if TYPE_CHECKING:
-    from careen.agent.runner import Settings
     from careen.agent.linux.settings import LinuxSettings
+    from careen.agent.runner import Settings
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 UNITS = ("careen-agent.service", "careen-trial.timer", "careen-trial.service", "trial-check")
@@ -187,7 +187,9 @@ def run(
     path = kubeconfig or (common.kubeconfig if isinstance(common, Target) else None)
     settings = Settings(namespace=namespace or NAMESPACE, renew_seconds=renew_seconds)
     if boot:
-        _be_machine(folder if host is HostKind.IMAGE else None, node, trust_root, path, settings, log_level.upper())
+        if host is not HostKind.IMAGE or folder is None:
+            raise typer.BadParameter("--boot is for --host image; a real machine is booted by its own firmware")
+        _be_machine(folder, node, trust_root, kubeconfig=path, settings=settings, log_level=log_level.upper())
         return
 
     def describe_linux() -> LinuxSettings:
@@ -223,11 +225,9 @@ def run(
 
 
 def _be_machine(
-    folder: Path | None, node: str, trust_root: Path, kubeconfig: Path | None, settings: Settings, log_level: str
+    folder: Path, node: str, trust_root: Path, *, kubeconfig: Path | None, settings: Settings, log_level: str
 ) -> None:
     """Install and run a simulated machine with its agent in this process."""
-    if folder is None:
-        raise typer.BadParameter("--boot is for --host image; a real machine is booted by its own firmware")
     try:
         from careen.sandbox.machine import MachineSettings, install_machine, run_machine
     except ModuleNotFoundError as error:
@@ -237,7 +237,7 @@ def _be_machine(
     try:
         install_machine(folder, node)
     except (OSError, DiskError, ValueError) as error:
-        raise CommandError(f"{folder} has no machine, and none can be installed from {folder}/install: {error}") from error
+        raise CommandError(f"no machine can be installed in {folder} from its folder install: {error}") from error
     run_machine(
         MachineSettings(
             name=node,
