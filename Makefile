@@ -8,7 +8,7 @@ ARGS ?=
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo demo-vm test lint unit model api test-vm test-vm-all test-cluster sim bench crds artifact picture lock clean test-chart
+.PHONY: help setup packages demo demo-vm test lint unit model api test-vm test-vm-all test-cluster sim bench crds artifact picture lock clean test-chart image image-lock e2e kind-up kind-demo kind-down
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -38,6 +38,7 @@ test: setup ## Lint, types, contracts, and all tests on a real control plane
 	@$(STEP) model $(MAKE) --no-print-directory model
 	@$(STEP) api $(MAKE) --no-print-directory api
 	@$(STEP) chart $(MAKE) --no-print-directory test-chart
+	@$(STEP) e2e $(MAKE) --no-print-directory e2e
 
 lint: setup ## Style, types and import contracts
 	@$(BIN)/ruff check --quiet .
@@ -83,6 +84,26 @@ crds: setup ## Write crds/, docs/metrics.md and what the chart has of them, from
 
 artifact: setup ## Put the agent into one file, dist/careen-agent.pyz, for machines with python3.11
 	@$(BIN)/python tools/artifact
+
+image: setup ## Build the container image without a container engine, dist/careen.oci.tar (on Debian 12), and run it (as root)
+	@PYTHONPATH=tools $(BIN)/python -m ociimage build
+	@if [ "$$(id -u)" = 0 ]; then PYTHONPATH=tools $(BIN)/python -m ociimage check; \
+	 else echo "not run: that needs root; the archive is built"; fi
+
+image-lock: setup ## Renew tools/ociimage/packages from what the Debian mirror has now
+	@PYTHONPATH=tools $(BIN)/python -m ociimage lock
+
+e2e: setup ## The end-to-end tests, on the sandbox, or on the cluster of $$CAREEN_E2E_KUBECONFIG
+	@$(BIN)/pytest -q tests/e2e $(ARGS)
+
+kind-up: setup ## A kind cluster with three machines that Careen was installed for (needs docker, kind, kubectl, helm)
+	@PYTHONPATH=tools $(BIN)/python -m kind up $(ARGS)
+
+kind-demo: setup ## The same, and an update to watch
+	@PYTHONPATH=tools $(BIN)/python -m kind demo $(ARGS)
+
+kind-down: setup ## Take the kind cluster away
+	@PYTHONPATH=tools $(BIN)/python -m kind down
 
 picture: setup ## Renew docs/demo.svg from a run of the demo
 	@$(BIN)/careen sandbox demo --svg docs/demo.svg

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from .layer import Layer, hash_bytes
 from .settings import (
     ENTRYPOINT,
     ENVIRONMENT,
@@ -23,44 +22,9 @@ from .settings import (
     WORKING_FOLDER,
     debian_architecture,
 )
-from .tree import describe, iterate
 
-LEVEL = 15
-"""Of zstd: what it costs is paid once for each change, and every node pulls the result."""
 CREATED = datetime.fromtimestamp(EPOCH_SECONDS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 _OCI = "application/vnd.oci.image"
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer. path: its file, compressed. contents: `sha256:` and the hash of the archive in it."""
-
-    path: Path
-    digest: str
-    size: int
-    contents: str
-
-
-def write_layer(root: Path, path: Path) -> Layer:
-    """Pack a folder: sorted, with one date and one owner."""
-    # Imported here: a Dockerfile makes the tree with a Python that has no packages.
-    import zstandard
-
-    with tarfile.open(path.with_suffix(".tar"), "w", format=tarfile.GNU_FORMAT) as archive:
-        for each in iterate(root):
-            entry = describe(each, root)
-            if entry.isfile():
-                with each.open("rb") as file:
-                    archive.addfile(entry, file)
-            else:
-                archive.addfile(entry)
-    plain = path.with_suffix(".tar")
-    data = plain.read_bytes()
-    plain.unlink()
-    # The compressor's version is in the lock, unlike zlib's; so the bytes are the same on any machine.
-    packed = zstandard.ZstdCompressor(level=LEVEL, threads=0).compress(data)
-    path.write_bytes(packed)
-    return Layer(path, hash_bytes(packed), len(packed), hash_bytes(data))
 
 
 def describe_image(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -120,11 +84,6 @@ def write_archive(layers: Sequence[Layer], path: Path) -> str:
             with layer.path.open("rb") as file:
                 archive.addfile(_head(_place(layer.digest), layer.size), file)
     return hash_bytes(manifest)
-
-
-def hash_bytes(data: bytes) -> str:
-    """`sha256:` and the hash."""
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 def _encode(document: object) -> bytes:

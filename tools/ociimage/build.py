@@ -9,9 +9,10 @@ from pathlib import Path
 
 from testos.cache import digest_inputs, keep
 
-from .archive import Layer, hash_bytes, write_archive, write_layer
+from .archive import write_archive
 from .debian import fetch_packages
-from .settings import HERE, TOP, ImageError
+from .layer import LEVEL, Layer, hash_bytes, write_layer
+from .settings import EPOCH_SECONDS, HERE, PYTHON, TOP, USER, ImageError
 from .tree import make_base, make_program
 from .wheels import fetch_wheels
 
@@ -53,7 +54,8 @@ def build_base() -> Layer:
 
 def base_key(debs: Path, wheels: Path) -> str:
     """Changes with everything that the base is made from."""
-    return digest_inputs(debs.name, wheels.name, *(HERE / f"{name}.py" for name in ("tree", "archive", "settings")))
+    constants = f"{PYTHON} {USER} {EPOCH_SECONDS} {LEVEL}"
+    return digest_inputs(debs.name, wheels.name, constants, HERE / "tree.py", HERE / "layer.py")
 
 
 def pack_base(debs: Path, wheels: Path, path: Path) -> Layer:
@@ -100,4 +102,4 @@ def _finish(layer: Layer) -> Layer:
 
 
 def _program_inputs() -> tuple[Path, ...]:
-    return (TOP / "operator/careen", TOP / "LICENSE", HERE / "tree.py")
+    return (TOP / "operator/careen", TOP / "LICENSE", HERE / "tree.py", HERE / "layer.py")

@@ -19,6 +19,13 @@ from .settings import ENVIRONMENT, USER, ImageError
 
 SECONDS = 120.0
 COMMANDS = (("--version",), ("operator", "--help"), ("agent", "--help"), ("release", "build", "--help"))
+_IMPORT_ALL = """
+import importlib, pkgutil, careen
+names = [each.name for each in pkgutil.walk_packages(careen.__path__, "careen.") if not each.name.endswith("__main__")]
+for name in names:
+    importlib.import_module(name)
+print(len(names))
+"""
 _ENTER = (
     'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && mount -t tmpfs tmpfs "$1/tmp" && shift'
     ' && root=$1 && shift && exec chroot "--userspec=$USER_ID:$USER_ID" --groups= "$root" "$@"'
@@ -70,7 +77,7 @@ def unpacked(content: Content) -> Iterator[Path]:
         Path(name).chmod(0o755)
         for data in content.layers:
             with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-                archive.extractall(root, filter="fully_trusted")
+                archive.extractall(root, filter="fully_trusted")  # noqa: S202 - the archive is ours
         yield root
 
 
@@ -81,12 +88,10 @@ def run_inside(root: Path, command: Sequence[str], environment: dict[str, str] |
     """
     if os.geteuid() != 0:
         raise ImageError("running what is in the image needs root: it is mounted read-only, and entered by chroot")
-    outside = ["unshare", "--mount", "--pid", "--fork", "--net", "sh", "-c", _ENTER, "sh", str(root), str(root), *command]
-    done = subprocess.run(
-        outside, env={**ENVIRONMENT, **(environment or {}), "PATH": f"{ENVIRONMENT['PATH']}:/bin:/sbin",
-                      "USER_ID": str(USER)},
-        capture_output=True, text=True, check=False, timeout=SECONDS,
-    )  # fmt: skip
+    alone = ["unshare", "--mount", "--pid", "--fork", "--net"]
+    outside = [*alone, "sh", "-c", _ENTER, "sh", str(root), str(root), *command]
+    variables = ENVIRONMENT | {"USER_ID": str(USER)} | (environment or {})
+    done = subprocess.run(outside, env=variables, capture_output=True, text=True, check=False, timeout=SECONDS)
     if done.returncode:
         raise ImageError(f"{' '.join(command)} failed in the image ({done.returncode}): {done.stderr[-1500:]}")
     return done.stdout
@@ -100,6 +105,7 @@ def check_archive(path: Path) -> list[str]:
         for arguments in COMMANDS:
             output = run_inside(root, [*content.config["config"]["Entrypoint"], *arguments])
             lines.append(f"careen {' '.join(arguments)}: {len(output.splitlines())} lines")
+        lines.append(f"modules imported: {run_inside(root, ['python3', '-c', _IMPORT_ALL]).strip()}")
     return lines
 
 

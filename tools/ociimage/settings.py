@@ -26,11 +26,11 @@ ENVIRONMENT = {
 }
 LABELS = {
     "org.opencontainers.image.title": "careen",
-    "org.opencontainers.image.description": "Operating systems that update themselves across a cluster: operator, agent and command line",
+    "org.opencontainers.image.description": "Operating systems that update themselves across a cluster",
     "org.opencontainers.image.version": VERSION,
     "org.opencontainers.image.source": "https://github.com/careen-dev/careen",
     "org.opencontainers.image.licenses": "Apache-2.0",
-}  # fmt: skip
+}
 PACKAGES = (
     "base-files", "ca-certificates", "coreutils", "e2fsprogs", "erofs-utils", "libblkid1", "libbz2-1.0", "libc6",
     "libcom-err2", "libcrypt1", "libexpat1", "libext2fs2", "libffi8", "libgcc-s1", "liblz4-1", "liblzma5",

@@ -14,6 +14,7 @@ from careen.cli.target import TRUST_ROOT, CommandError, Namespace, Target, Trust
 
 if TYPE_CHECKING:
     from careen.agent.linux.settings import LinuxSettings
+    from careen.agent.runner import Settings
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 UNITS = ("careen-agent.service", "careen-trial.timer", "careen-trial.service", "trial-check")
@@ -74,6 +75,15 @@ def run(
         bool,
         typer.Option("--kexec/--no-kexec", envvar="CAREEN_AGENT_KEXEC", help="Whether the machine can boot by kexec."),
     ] = True,
+    boot: Annotated[
+        bool,
+        typer.Option(
+            "--boot/--no-boot",
+            envvar="CAREEN_AGENT_BOOT",
+            help="Be the machine too (host image): install the release in FOLDER/install at the first start, boot by "
+            "the simulated firmware, and boot again where the agent would end for a reboot.",
+        ),
+    ] = False,
     log_level: Annotated[
         str, typer.Option(envvar="CAREEN_AGENT_LOG_LEVEL", help="DEBUG, INFO, WARNING or ERROR.")
     ] = "INFO",
@@ -176,6 +186,11 @@ def run(
     common = ctx.find_root().obj
     path = kubeconfig or (common.kubeconfig if isinstance(common, Target) else None)
     settings = Settings(namespace=namespace or NAMESPACE, renew_seconds=renew_seconds)
+    if boot:
+        if host is not HostKind.IMAGE or folder is None:
+            raise typer.BadParameter("--boot is for --host image; a real machine is booted by its own firmware")
+        _be_machine(folder, node, trust_root, kubeconfig=path, settings=settings, log_level=log_level.upper())
+        return
 
     def describe_linux() -> LinuxSettings:
         from careen.agent.linux.health import MIB, HealthSettings
@@ -207,6 +222,34 @@ def run(
         run_process(options)
     except DiskError as error:
         raise CommandError(str(error)) from error
+
+
+def _be_machine(
+    folder: Path, node: str, trust_root: Path, *, kubeconfig: Path | None, settings: Settings, log_level: str
+) -> None:
+    """Install and run a simulated machine with its agent in this process."""
+    try:
+        from careen.sandbox.machine import MachineSettings, install_machine, run_machine
+    except ModuleNotFoundError as error:
+        raise CommandError(f"--boot needs the whole package, not the agent's one file: {error}") from error
+    from careen.disk.types import DiskError
+
+    try:
+        install_machine(folder, node)
+    except (OSError, DiskError, ValueError) as error:
+        raise CommandError(f"no machine can be installed in {folder} from its folder install: {error}") from error
+    run_machine(
+        MachineSettings(
+            name=node,
+            folder=str(folder),
+            kubeconfig=str(kubeconfig) if kubeconfig else None,
+            trust_root=str(trust_root),
+            namespace=settings.namespace,
+            renew_seconds=settings.renew_seconds,
+            in_process=True,
+            log_level=log_level,
+        )
+    )
 
 
 def write_units(

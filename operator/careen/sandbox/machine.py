@@ -35,7 +35,10 @@ from careen.disk.table import read_slots
 from careen.disk.types import DiskError, SlotName
 from careen.kube.session import Session
 from careen.release.bootblock import BootBlock
+from careen.release.build import IMAGE_NAME
 from careen.release.durable import PRIVATE, write_durably
+from careen.release.manifest import parse_document
+from careen.release.repository import DOCUMENT_NAME
 from careen.sandbox.firmware import Booted, BootError, Fault, Reset, kexec, power_on
 from careen.sandbox.kubelet import Kubelet
 from careen.sandbox.processes import Child, kill, spawn, stop
@@ -46,6 +49,8 @@ logger = logging.getLogger(__name__)
 MIB = 1 << 20
 SLOT_BYTES = 8 * MIB
 ROOT_BYTES = 1 * MIB
+INSTALL = "install"
+"""Folder of a machine's folder with the release that is installed at its first start."""
 _AGENT_GRACE_SECONDS = 2.0
 
 
@@ -57,8 +62,8 @@ class MachineSettings:
     """Name of its Node and its core Node."""
     folder: str
     """Its folder, made by create_machine."""
-    kubeconfig: str
-    """The agent's way to the API server."""
+    kubeconfig: str | None
+    """The agent's way to the API server; None: the pod's account."""
     trust_root: str
     """File with the root.json that the agent trusts."""
     kubelet_kubeconfig: str | None = None
@@ -117,6 +122,22 @@ def create_machine(
     return files
 
 
+def install_machine(folder: Path, name: str) -> MachineFolder:
+    """Install the release that lies in FOLDER/install, as `careen release build` made it, unless that was done before.
+
+    name: of the machine's Node, which its machine id is made from. Raises OSError, DiskError, ValueError for a document
+    that is none.
+    """
+    files, build = MachineFolder(folder), folder / INSTALL
+    if files.journal.exists():
+        return files
+    # The journal is written last: without it, an installation was cut short.
+    files.disk.unlink(missing_ok=True)
+    data = (build / DOCUMENT_NAME).read_bytes()
+    release = SandboxRelease(parse_document(data), data, build / IMAGE_NAME)
+    return create_machine(folder, release, machine_id=machine_id_of(name))
+
+
 @dataclass(frozen=True)
 class _Reboot:
     """Why the OS ended: by a request, or by a reset with a reason or without."""
@@ -167,7 +188,8 @@ class Machine:
                 self._kubelet = Kubelet(await stack.enter_async_context(session), settings.name, identity)
                 stack.push_async_callback(self._kubelet.close)
             if settings.in_process:
-                session = Session.connect(Path(settings.kubeconfig), user_agent=f"careen-agent/{__version__}")
+                config = Path(settings.kubeconfig) if settings.kubeconfig else None
+                session = Session.connect(config, user_agent=f"careen-agent/{__version__}")
                 self._agent_session = await stack.enter_async_context(session)
             yield
 
@@ -247,7 +269,8 @@ class Machine:
         settings = self.settings
         return [
             *("--host", "image", "--folder", settings.folder, "--node", settings.name),
-            *("--kubeconfig", settings.kubeconfig, "--namespace", settings.namespace),
+            *(("--kubeconfig", settings.kubeconfig) if settings.kubeconfig else ()),
+            *("--namespace", settings.namespace, "--no-boot"),
             *("--trust-root", settings.trust_root),
             *("--renew-seconds", str(settings.renew_seconds), "--log-level", settings.log_level),
         ]
@@ -284,6 +307,11 @@ def main() -> None:
     """Be one machine, as the JSON file named on the command line says, until SIGTERM or SIGINT."""
     settings = MachineSettings.load(Path(sys.argv[1]))
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    run_machine(settings)
+
+
+def run_machine(settings: MachineSettings) -> None:
+    """Be one machine until SIGTERM or SIGINT; ends the process with a sentence when nothing boots."""
     with suppress(asyncio.CancelledError):
         asyncio.run(_run(settings))
 
