@@ -9,7 +9,7 @@ ARGS ?=
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo demo-vm test lint unit model api test-chart docs test-vm test-vm-all observe dashboard-picture sim bench crds site artifact image image-lock test-image e2e kind-up kind-demo kind-down picture lock clean
+.PHONY: help setup packages demo demo-vm test lint unit model api test-chart docs test-vm test-vm-all test-cluster observe dashboard-picture sim bench crds site artifact image image-lock test-image e2e kind-up kind-demo kind-down picture lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -72,6 +72,10 @@ test-vm: setup ## Eight scenarios on virtual machines under software emulation (
 test-vm-all: setup ## The whole matrix of faults on virtual machines; writes docs/fault-matrix.md
 	@tools/packages vm
 	@CAREEN_FAULT_MATRIX=docs/fault-matrix.md $(STEP) vm-all $(BIN)/pytest -q tests/vm $(ARGS)
+
+test-cluster: setup ## Five scenarios on two virtual machines with a real kubelet, into which the chart is installed
+	@tools/packages vm
+	@$(STEP) cluster $(BIN)/pytest -q tests/cluster $(ARGS)
 
 sim: setup ## The model test over SEEDS seeds (default 100000)
 	@$(BIN)/python -m careen.sim --seeds $(SEEDS)

@@ -38,6 +38,8 @@ UPSTREAMS = {
             for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
         ),
     ),
+    # Apart from the control plane, which needs fewer modules, and whose programs a new one here must not build anew.
+    "kubelet": Upstream("k8s.io/kubernetes", "v1.37.2", ("k8s.io/kubernetes/cmd/kubelet",)),
     "helm": Upstream("helm.sh/helm/v4", "v4.3.1", ("helm.sh/helm/v4/cmd/helm",)),
     "kwok": Upstream("sigs.k8s.io/kwok", "v0.8.0", ("sigs.k8s.io/kwok/cmd/kwok",)),
 }

@@ -16,19 +16,20 @@ from careen.release.repository import DOCUMENT_NAME
 from .agent import build_agent
 from .cache import digest_inputs, keep
 from .debian import HERE, PackageSet
+from .node.tree import build_node_tree
 from .ramdisk import build_ramdisks
 from .tree import PRODUCT, Flavor, enable
 from .tree import build_tree as build_usr
 from .variant import AGENT_UNIT, TRIAL_TIMER, Variant, apply, copy_tree
 
 MIB = 1 << 20
-FILESYSTEM_BYTES = {Flavor.SMALL: 256 * MIB, Flavor.FULL: 560 * MIB}
+FILESYSTEM_BYTES = {Flavor.SMALL: 256 * MIB, Flavor.FULL: 560 * MIB, Flavor.NODE: 384 * MIB}
 """Size of the file system: the same for all versions, so that blocks of two versions can lie in the same places."""
-SLOT_BYTES = {Flavor.SMALL: 264 * MIB, Flavor.FULL: 576 * MIB}
+SLOT_BYTES = {Flavor.SMALL: 264 * MIB, Flavor.FULL: 576 * MIB, Flavor.NODE: 396 * MIB}
 """Size of the slots of a machine."""
 ARCHITECTURE = "x86_64"
 CAPABILITIES = ("trial-timer",)
-_LEVELS = {Flavor.SMALL: 3, Flavor.FULL: 9}
+_LEVELS = {Flavor.SMALL: 3, Flavor.FULL: 9, Flavor.NODE: 3}
 _SOURCES = Path(careen.release.__file__).parent
 
 
@@ -81,11 +82,13 @@ def build_image(
     variant: Variant, *, packages: PackageSet = PackageSet.SECURITY, flavor: Flavor = Flavor.SMALL
 ) -> OsImage:
     """The image of a version, from the cache if it is there. Needs root and Debian 12 to build it."""
-    tree = build_usr(packages, flavor)
+    tree = build_node_tree() if flavor is Flavor.NODE else build_usr(packages, flavor)
     ramdisks = build_ramdisks(tree.root, tree.key)
-    agent = build_agent()
+    # A node's agent comes in a pod.
+    agent = None if flavor is Flavor.NODE else build_agent()
+    known = agent.name if agent else ""
     key = digest_inputs(
-        tree.key, ramdisks.name, agent.name, variant.name, flavor, Path(__file__), HERE / "variant.py", *_sources()
+        tree.key, ramdisks.name, known, variant.name, flavor, Path(__file__), HERE / "variant.py", *_sources()
     )
 
     def build(folder: Path) -> None:
@@ -93,9 +96,8 @@ def build_image(
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".variant-") as scratch:
             usr = Path(scratch) / "usr"
             copy_tree(tree.usr, usr)
-            copy_tree(agent / "usr", usr)
-            enable(usr, AGENT_UNIT, "multi-user.target")
-            enable(usr, TRIAL_TIMER, "sysinit.target")
+            if agent is not None:
+                _add_agent(usr, agent)
             apply(variant, usr)
             wanted = Build(
                 usr,
@@ -110,6 +112,17 @@ def build_image(
             build_release(wanted, folder)
 
     return OsImage(variant, packages, flavor, keep(f"image-{packages}-{flavor}-{variant.name}", key, build))
+
+
+def build_node_image(variant: Variant) -> OsImage:
+    """The image of a version for Kubernetes nodes."""
+    return build_image(variant, packages=PackageSet.NODE, flavor=Flavor.NODE)
+
+
+def _add_agent(usr: Path, agent: Path) -> None:
+    copy_tree(agent / "usr", usr)
+    enable(usr, AGENT_UNIT, "multi-user.target")
+    enable(usr, TRIAL_TIMER, "sysinit.target")
 
 
 def _sources() -> list[Path]:

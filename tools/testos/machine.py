@@ -19,12 +19,17 @@ from .serial import Console
 from .shell import Shell
 
 START_SECONDS = 30.0
+SAVE_SECONDS = 120.0
+_SAVE_BYTES_PER_SECOND = 1 << 34
 CRASH_BYTES = 1 << 20
 FIRMWARE = Path("/usr/share/OVMF")
 HOST_ADDRESS = "10.0.2.2"
 """Where a machine sees the loopback of its host."""
-WORDS = "console=ttyS0 quiet panic=5 mitigations=off net.ifnames=0 systemd.show_status=0 systemd.debug_shell=ttyS1"
-"""Command line of every kernel."""
+WORDS = (
+    "console=ttyS0 quiet panic=5 mitigations=off no_timer_check net.ifnames=0 systemd.show_status=0 "
+    "systemd.debug_shell=ttyS1"
+)
+"""Command line of every kernel. On a busy host an emulated timer can be so late that a kernel calls it broken."""
 # Flushes are dropped: a killed QEMU leaves what it wrote to its host, and the host is not switched off.
 _CACHE = {"direct": False, "no-flush": True}
 _DISK = {"driver": "raw", "node-name": "disk", "cache": _CACHE}
@@ -66,6 +71,10 @@ class MachineOptions:
     """Start the disk's own EFI boot loader by OVMF; else our loader at each reset, as a firmware does."""
     forwards: dict[int, int] = field(default_factory=dict)
     """Ports of the host's loopback and those of the machine that they lead to."""
+    address: str = "10.0.2.15"
+    """The machine's own address, where those ports are."""
+    media: dict[str, Path] = field(default_factory=dict)
+    """Files that it sees as further disks, which it can only read, by their serial numbers."""
 
 
 class Machine:
@@ -119,12 +128,16 @@ class Machine:
             raise TestOsError(f"{self.name} is off")
         return self._shell
 
-    def start(self) -> None:
-        """Switch it on. Raises TestOsError if QEMU does not start."""
+    def start(self, saved: Path | None = None) -> None:
+        """Switch it on. Raises TestOsError if QEMU does not start.
+
+        saved: go on from what `save` wrote, on a copy of that machine's disk, with the same memory and processors.
+        """
         if self.running:
             raise TestOsError(f"{self.name} is on")
         self.console.note("power on")
-        self._child = spawn(f"{self.name}-qemu", self._command(), self._logs / f"{self.name}-qemu.log")
+        command = self._command() + (["-incoming", f"exec:cat {saved}"] if saved else [])
+        self._child = spawn(f"{self.name}-qemu", command, self._logs / f"{self.name}-qemu.log")
         # QEMU waits with the boot until somebody reads the console: no line is lost.
         connection = self._connect("console")
         self.console.attach(connection)
@@ -132,6 +145,22 @@ class Machine:
         self._monitor = Monitor(self._socket("monitor"))
         self._await("shell")
         self._shell = Shell(self._socket("shell"))
+        if saved:
+            self._wait_while("inmigrate")
+            self.monitor.execute("cont")
+
+    def save(self, path: Path) -> None:
+        """Write all but its disk to a file, and end it. Raises TestOsError."""
+        self.monitor.execute("stop")
+        self.monitor.execute("migrate-set-parameters", **{"max-bandwidth": _SAVE_BYTES_PER_SECOND})
+        self.monitor.execute("migrate", uri=f"exec:cat > {path}")
+        deadline = time.monotonic() + SAVE_SECONDS
+        while (status := self.monitor.execute("query-migrate").get("status")) != "completed":
+            if status == "failed" or time.monotonic() > deadline:
+                raise TestOsError(f"{self.name} can't be saved: {self.monitor.execute('query-migrate')}")
+            time.sleep(0.1)
+        self.console.note("saved")
+        self.cut_power()
 
     def cut_power(self) -> None:
         """Cut it off in the middle of whatever it does. What it wrote to its disk stays."""
@@ -164,6 +193,12 @@ class Machine:
     def stopped(self) -> bool:
         """Whether a write went wrong, and it stands still for that."""
         return bool(self.monitor.execute("query-status")["status"] == "io-error")
+
+    def _wait_while(self, status: str) -> None:
+        deadline = time.monotonic() + SAVE_SECONDS
+        while self.monitor.execute("query-status")["status"] == status:
+            self._check(deadline, f"end of {status}")
+            time.sleep(0.05)
 
     def _socket(self, name: str) -> Path:
         return self._folder / f"{self.name}.{name}"
@@ -200,7 +235,7 @@ class Machine:
             self._socket(name).unlink(missing_ok=True)
         options = self.options
         forwards = "".join(
-            f",hostfwd=tcp:127.0.0.1:{ours}-10.0.2.15:{theirs}" for ours, theirs in options.forwards.items()
+            f",hostfwd=tcp:127.0.0.1:{ours}-{options.address}:{theirs}" for ours, theirs in options.forwards.items()
         )
         on_error = "stop" if options.stop_on_fault else "report"
         command = [
@@ -214,6 +249,10 @@ class Machine:
             # QEMU's own answer to a full disk is to stop the machine; a real disk tells the system.
             "-device", f"virtio-blk-pci,drive=disk,rerror=report,werror={on_error}",
         ]  # fmt: skip
+        for serial, path in options.media.items():
+            medium = {"driver": "raw", "node-name": serial, "read-only": True}
+            command += ["-blockdev", json.dumps({**medium, "file": {"driver": "file", "filename": str(path)}})]
+            command += ["-device", f"virtio-blk-pci,drive={serial},serial={serial}"]
         if options.clock:
             command += ["-rtc", f"base={options.clock}"]
         if options.crash_memory:

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from urllib.parse import urlsplit
 
-from careen.api.meta import API_VERSION
 from careen.disk.types import SlotName
 from careen.release.keys import load_keys
 from careen.release.repository import publish_release
 from careen.sandbox.accounts import mint_agent_token
-from careen.sandbox.client import Api, ApiError, Manifest, wait_until
+from careen.sandbox.client import Api
 from careen.sandbox.cluster import current_cluster
 from careen.sandbox.nodes import create_nodes, node_manifest
-from careen.sandbox.up import OUR_NODES, OUR_POLICIES, Sandbox, SandboxOptions
+from careen.sandbox.up import Sandbox, SandboxOptions
 from careen.sandbox.workspace import Workspace
 
 from .cache import print_report
 from .disk import Identity, install, make_disk
+from .fleet import Fleet
 from .image import OsImage, build_loader
 from .kubelet import ConsoleKubelet
 from .machine import HOST_ADDRESS, WORDS, Machine, MachineOptions
 
-POLICY = "os"
 RENEW_SECONDS = 20.0
 
 
@@ -40,7 +38,7 @@ class _Member:
     kubelet: ConsoleKubelet
 
 
-class Site:
+class Site(Fleet):
     """A context manager: everything is up inside, and nothing is left afterwards but the logs."""
 
     def __init__(self, report: Callable[[str], None] = print_report, *, log_level: str = "INFO") -> None:
@@ -121,103 +119,6 @@ class Site:
         kubelet.start()
         self._members[name] = _Member(machine, kubelet)
         return machine
-
-    def ask_for(self, version: str, **spec: Any) -> None:
-        """Let the policy ask for a version; spec: more of the policy's spec."""
-        wanted = {"release": {"repository": self.repository, "version": version}, **spec}
-        document = {
-            "apiVersion": API_VERSION,
-            "kind": "UpdatePolicy",
-            "metadata": {"name": POLICY},
-            "spec": wanted,
-        }
-        try:
-            self.api.create(OUR_POLICIES, document)
-        except ApiError as error:
-            if error.status != 409:
-                raise
-            self.api.patch(f"{OUR_POLICIES}/{POLICY}", {"spec": wanted})
-
-    def node(self, name: str) -> Manifest:
-        """A machine's Node; an empty document while there is none."""
-        return self.api.find(f"{OUR_NODES}/{name}") or {}
-
-    def status(self, name: str) -> dict[str, Any]:
-        """Status of a machine's Node."""
-        found = self.node(name).get("status", {})
-        assert isinstance(found, dict)
-        return found
-
-    def policy(self) -> Manifest:
-        """The policy."""
-        return self.api.get(f"{OUR_POLICIES}/{POLICY}")
-
-    def condition(self, kind: str) -> dict[str, Any] | None:
-        """A condition of the policy."""
-        conditions = self.policy().get("status", {}).get("conditions", [])
-        return next((found for found in conditions if found["type"] == kind), None)
-
-    def wait_reported(self, name: str, seconds: float) -> None:
-        """Wait until a machine's agent has said what runs."""
-        self._wait(name, lambda status: bool(status.get("bootID")), "reported", seconds)
-
-    def wait_progress(self, name: str, seconds: float) -> dict[str, Any]:
-        """Wait until a machine has written some of a release; returns the Node's status."""
-
-        def begun(status: dict[str, Any]) -> bool:
-            progress = (status.get("step") or {}).get("progress") or {}
-            return any(progress.get(key) for key in ("bytesReused", "bytesFetched", "bytesSkipped"))
-
-        return self._wait(name, begun, "writing a release", seconds)
-
-    def wait_error(self, name: str, word: str, seconds: float) -> dict[str, Any]:
-        """Wait until a machine shows an error of this class; returns the Node's status."""
-
-        def shown(status: dict[str, Any]) -> bool:
-            return bool(((status.get("step") or {}).get("error") or {}).get("class") == word)
-
-        return self._wait(name, shown, f"showing an error of class {word}", seconds)
-
-    def request(self, name: str, action: str) -> None:
-        """Ask a machine for a reboot or reset, as `careen reboot` and `careen reset` do."""
-        wanted = {"action": action, "id": f"{action.lower()}-{time.time_ns():x}"}
-        self.api.patch(f"{OUR_NODES}/{name}", {"spec": {"request": wanted}})
-
-    def wait_boot(self, name: str, last: str, seconds: float) -> dict[str, Any]:
-        """Wait until a machine's agent reports another boot than `last`; returns the Node's status."""
-        return self._wait(name, lambda status: status.get("bootID") not in (None, "", last), "booted anew", seconds)
-
-    def wait_phase(self, name: str, phases: tuple[str, ...], version: str, seconds: float) -> dict[str, Any]:
-        """Wait until a machine's order for a version is in one of these phases; returns the Node's status."""
-
-        def reached(status: dict[str, Any]) -> bool:
-            order = self.node(name).get("spec", {}).get("assignment") or {}
-            step = status.get("step") or {}
-            return (
-                order.get("release", {}).get("version") == version
-                and step.get("id") == order.get("id")
-                and step.get("phase") in phases
-            )
-
-        return self._wait(name, reached, f"in phase {' or '.join(phases)} of {version}", seconds)
-
-    def wait_condition(self, kind: str, seconds: float) -> dict[str, Any]:
-        """Wait until a condition of the policy is True, and return it."""
-
-        def holds() -> dict[str, Any] | None:
-            found = self.condition(kind)
-            return found if found is not None and found["status"] == "True" else None
-
-        return wait_until(holds, f"{kind} of policy {POLICY}", seconds, pause=0.5)
-
-    def _wait(self, name: str, reached: Callable[[dict[str, Any]], bool], what: str, seconds: float) -> dict[str, Any]:
-        try:
-            return wait_until(
-                lambda: status if reached(status := self.status(name)) else None, f"{name} {what}", seconds, pause=0.5
-            )
-        except TimeoutError as error:
-            shown = f"{self.node(name)}\n{self[name].console.tail()}"
-            raise TimeoutError(f"{error}\n{shown}") from None
 
     def _identify(self, name: str, settings: dict[str, str]) -> dict[str, bytes]:
         """What the machine's OEM partition says of it: files of /etc/careen."""

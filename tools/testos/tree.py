@@ -57,6 +57,8 @@ class Flavor(StrEnum):
     """What a machine of the tests needs."""
     FULL = "full"
     """All of it but documentation, as a real system has it: for figures on real updates."""
+    NODE = "node"
+    """The small one with containerd and kubelet, as node/tree.py makes it."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ class Fault(StrEnum):
     """The agent ends as soon as it is started."""
     UNHEALTHY = "unhealthy"
     """A unit fails, so that systemd calls the system degraded."""
+    NO_POD_NETWORK = "no-pod-network"
+    """A Kubernetes node without a network for its pods: its kubelet works, and says that the node is not ready."""
 
 
 AGENT_UNIT = "careen-agent.service"
@@ -74,6 +76,9 @@ def apply(variant: Variant, usr: Path) -> None:
         case Fault.UNHEALTHY:
             replace(usr / UNITS / "testos-unhealthy.service", _UNHEALTHY)
             enable(usr, "testos-unhealthy.service", "multi-user.target")
+        case Fault.NO_POD_NETWORK:
+            for settings in (usr / "share/careen/etc/cni/net.d").iterdir():
+                settings.unlink()
 
 
 def _change(usr: Path, unit: str, text: str) -> None:

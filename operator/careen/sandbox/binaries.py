@@ -67,6 +67,7 @@ def _programs() -> dict[str, Program]:
     stamped = f"-s -w {_version_stamps()}"
     kubernetes = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
     listed = [Program(name, "kubernetes", f"k8s.io/kubernetes/cmd/{name}", stamped) for name in kubernetes]
+    listed.append(Program("kubelet", "kubelet", "k8s.io/kubernetes/cmd/kubelet", stamped))
     listed.append(Program("etcd", "etcd", "go.etcd.io/etcd/server/v3", "-s -w"))
     listed.append(Program("kwok", "kwok", "sigs.k8s.io/kwok/cmd/kwok", "-s -w"))
     # For the chart's tests: a sandbox needs none.

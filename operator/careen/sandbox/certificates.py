@@ -13,8 +13,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LIFETIME = datetime.timedelta(days=30)
 SERVER_NAMES = ("localhost", "kubernetes.default.svc")
-# A virtual machine with user-mode networking sees its host's loopback under 10.0.2.2.
-SERVER_ADDRESSES = ("127.0.0.1", "10.0.2.2")
+# A virtual machine with user-mode networking sees its host's loopback under 10.0.2.2; the last is the service's.
+SERVER_ADDRESSES = ("127.0.0.1", "10.0.2.2", "10.96.0.1")
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -59,13 +59,20 @@ class Authority:
 
     def issue_server(self) -> Pair:
         """Issue the API server's certificate, good for loopback and for virtual machines on this host."""
-        names: list[x509.GeneralName] = [x509.DNSName(name) for name in SERVER_NAMES]
-        names += [x509.IPAddress(ipaddress.ip_address(address)) for address in SERVER_ADDRESSES]
-        return self._issue(_name("kube-apiserver"), ExtendedKeyUsageOID.SERVER_AUTH, names)
+        return self._issue_server(_name("kube-apiserver"), SERVER_NAMES, SERVER_ADDRESSES)
+
+    def issue_kubelet_server(self, node: str, address: str) -> Pair:
+        """Issue the certificate that a node's kubelet serves with, under the node's name and address."""
+        return self._issue_server(_name(f"system:node:{node}", ["system:nodes"]), [node], [address])
 
     def issue_client(self, user: str, groups: Iterable[str] = ()) -> Pair:
         """Issue a client certificate; the API server reads the user's name and groups out of it."""
         return self._issue(_name(user, groups), ExtendedKeyUsageOID.CLIENT_AUTH, [])
+
+    def _issue_server(self, subject: x509.Name, names: Iterable[str], addresses: Iterable[str]) -> Pair:
+        known: list[x509.GeneralName] = [x509.DNSName(name) for name in names]
+        known += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
+        return self._issue(subject, ExtendedKeyUsageOID.SERVER_AUTH, known)
 
     def _builder(self, subject: x509.Name, key: PrivateKey) -> x509.CertificateBuilder:
         now = datetime.datetime.now(datetime.UTC)

@@ -32,6 +32,11 @@ CONTROLLERS = (
 # second; the grace below it lets the control plane miss three of them before it calls a node silent.
 NODE_LEASE_SECONDS = 160
 NODE_GRACE_SECONDS = 300
+KUBELET_GRACE_SECONDS = 20
+"""The same for real kubelets, which say every few seconds that they live: a node that reboots is missed."""
+SERVICE_NETWORK = "10.96.0.0/16"
+SERVICE_ADDRESS = "10.96.0.1"
+"""Address of the service `kubernetes`, the first one of that network."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,21 @@ class Files:
         return self.logs / "audit.log"
 
     @property
+    def egress(self) -> Path:
+        """How the API server reaches kubelets."""
+        return self.folder / "egress.yaml"
+
+    @property
+    def kubelet_client_certificate(self) -> Path:
+        """The API server's certificate as a client of kubelets."""
+        return self.folder / "kubelet-client.crt"
+
+    @property
+    def kubelet_client_key(self) -> Path:
+        """The private key of that certificate."""
+        return self.folder / "kubelet-client.key"
+
+    @property
     def stages(self) -> Path:
         """kwok's configuration: how fake nodes and their pods behave."""
         return self.folder / "kwok.yaml"
@@ -135,7 +155,7 @@ def apiserver(program: Path, files: Files, ports: Ports) -> list[str]:
         "--service-account-issuer=https://kubernetes.default.svc.cluster.local",
         f"--service-account-signing-key-file={files.token_key}",
         f"--service-account-key-file={files.token_public_key}",
-        "--service-cluster-ip-range=10.96.0.0/16",
+        f"--service-cluster-ip-range={SERVICE_NETWORK}",
         "--allow-privileged=true",
         # There is no kubelet and no proxy that would use the endpoints of the kubernetes service.
         "--endpoint-reconciler-type=none",
@@ -147,8 +167,34 @@ def apiserver(program: Path, files: Files, ports: Ports) -> list[str]:
     ]
 
 
-def controller_manager(program: Path, files: Files) -> list[str]:
-    """The controllers, without leader election: there is one."""
+def with_kubelets(files: Files) -> list[str]:
+    """What the API server needs to know besides when there are real kubelets."""
+    return [
+        "--enable-admission-plugins=NodeRestriction",
+        f"--egress-selector-config-file={files.egress}",
+        f"--kubelet-client-certificate={files.kubelet_client_certificate}",
+        f"--kubelet-client-key={files.kubelet_client_key}",
+        f"--kubelet-certificate-authority={files.authority}",
+        "--kubelet-preferred-address-types=InternalIP",
+    ]
+
+
+def egress_document(proxy: Path) -> str:
+    """Have the API server reach kubelets through the HTTP CONNECT proxy on this unix socket."""
+    return f"""\
+apiVersion: apiserver.k8s.io/v1beta1
+kind: EgressSelectorConfiguration
+egressSelections:
+- name: cluster
+  connection:
+    proxyProtocol: HTTPConnect
+    transport: {{uds: {{udsName: "{proxy}"}}}}
+"""
+
+
+def controller_manager(program: Path, files: Files, *, kubelets: bool) -> list[str]:
+    """The controllers, without leader election: there is one. kubelets: whether nodes have real ones."""
+    grace = KUBELET_GRACE_SECONDS if kubelets else NODE_GRACE_SECONDS
     return [
         str(program),
         f"--kubeconfig={files.kubeconfig('controller-manager')}",
@@ -157,7 +203,7 @@ def controller_manager(program: Path, files: Files) -> list[str]:
         f"--service-account-private-key-file={files.token_key}",
         f"--root-ca-file={files.authority}",
         "--use-service-account-credentials=true",
-        f"--node-monitor-grace-period={NODE_GRACE_SECONDS}s",
+        f"--node-monitor-grace-period={grace}s",
         f"--controllers={','.join(CONTROLLERS)}",
         "--kube-api-qps=200",
         "--kube-api-burst=400",

@@ -18,6 +18,7 @@ from careen.sandbox import components
 from careen.sandbox.binaries import Report, SandboxError, ensure_binaries
 from careen.sandbox.certificates import (
     Authority,
+    Pair,
     make_service_account_keys,
     write_private,
 )
@@ -37,6 +38,9 @@ ACCOUNTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "scheduler": ("system:kube-scheduler", ()),
     "kwok": ("careen-sandbox-kwok", ("system:masters",)),
 }
+
+KUBELET_CLIENT = "careen-sandbox-apiserver"
+"""Who the API server is for kubelets."""
 
 
 class _PortTakenError(Exception):
@@ -66,9 +70,14 @@ class ControlPlane(Cluster):
         controllers: bool = True,
         scheduler: bool = True,
         kwok: bool = True,
+        kubelets: Path | None = None,
         progress: Report = print_progress,
     ) -> None:
-        """Choose what runs beside etcd and the API server; `progress` hears about builds."""
+        """Choose what runs beside etcd and the API server; `progress` hears about builds.
+
+        kubelets: unix socket of an HTTP CONNECT proxy that leads to real kubelets; None: there are none.
+        """
+        self._kubelets = kubelets
         self._optional = {"controller-manager": controllers, "scheduler": scheduler, "kwok": kwok}
         self._progress = progress
         self._children: dict[str, Child] = {}
@@ -139,6 +148,11 @@ class ControlPlane(Cluster):
         }
         return self._write_kubeconfig(f"user-{secrets.token_hex(4)}", credential, server)
 
+    def issue_kubelet(self, node: str, address: str) -> tuple[Pair, Pair]:
+        """Certificates of a node's kubelet: that of a client of the API server, and the one that it serves with."""
+        client = self._authority.issue_client(f"system:node:{node}", ["system:nodes"])
+        return client, self._authority.issue_kubelet_server(node, address)
+
     def proxy(self) -> Proxy:
         """Start a proxy in front of the API server, for tests that cut the line."""
         return Proxy(self.ports.apiserver)
@@ -205,7 +219,9 @@ class ControlPlane(Cluster):
         if self._optional["controller-manager"]:
             self._spawn(
                 "controller-manager",
-                components.controller_manager(self.binaries["kube-controller-manager"], files),
+                components.controller_manager(
+                    self.binaries["kube-controller-manager"], files, kubelets=self._kubelets is not None
+                ),
             )
         if self._optional["scheduler"]:
             self._spawn("scheduler", components.scheduler(self.binaries["kube-scheduler"], files))
@@ -220,6 +236,8 @@ class ControlPlane(Cluster):
 
     def _start_apiserver(self) -> None:
         command = components.apiserver(self.binaries["kube-apiserver"], self._files, self.ports)
+        if self._kubelets is not None:
+            command += components.with_kubelets(self._files)
         self._spawn("apiserver", command)
         self._wait("apiserver", f"{self.url}/readyz")
 
@@ -277,6 +295,11 @@ class ControlPlane(Cluster):
         package = resources.files("careen.sandbox")
         files.audit_policy.write_bytes((package / "audit.yaml").read_bytes())
         files.stages.write_bytes((package / "kwok.yaml").read_bytes())
+        if self._kubelets is not None:
+            client = self._authority.issue_client(KUBELET_CLIENT, ["system:masters"])
+            files.kubelet_client_certificate.write_bytes(client.certificate)
+            write_private(files.kubelet_client_key, client.key)
+            files.egress.write_text(components.egress_document(self._kubelets))
         for name, (user, groups) in ACCOUNTS.items():
             self.kubeconfig_for(user, groups).rename(files.kubeconfig(name))
 
