@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from ociimage.build import build_image as build_container_image
 from ociimage.settings import REFERENCE
-
 from testos.debian import TestOsError
 from testos.image import build_loader, build_node_image
 from testos.node.cluster import Cluster

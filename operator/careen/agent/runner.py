@@ -125,7 +125,7 @@ class _Agent:
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
         """Watch the Node and renew the Lease meanwhile."""
-        tasks = [asyncio.create_task(work) for work in (self._store.run(), self._renew(), self._sync())]
+        tasks = [asyncio.create_task(work) for work in (self._store.run(), self._keep_lease(), self._sync())]
         try:
             yield
         finally:
