@@ -946,3 +946,10 @@ def test_arming_that_fails_three_times_is_undone() -> None:
     assert isinstance(step, WriteJournal)
     assert step.journal.open
     assert step.journal.open.undo == Ended("order-1", "Failed", "Activate", fault=Fault("Disk", "busy"))
+
+
+def test_rule_10_an_id_that_failed_and_comes_back_at_stage_is_answered_so_that_the_operator_counts_on() -> None:
+    ended = Ended("order-1", "Failed", "Activate", fault=Fault("Disk", "no"))
+    view, step = settle(replace(old_boot(order_document()), journal=Journal("m-id", boots=("boot-1",), ended=(ended,))))
+    assert view.node is not None
+    assert (view.node.step["phase"], view.node.step["observedGoal"], step) == ("Idle", "Stage", Wait())

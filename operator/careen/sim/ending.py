@@ -109,8 +109,15 @@ def _is_called_off(world: World, wanted: str) -> bool:
     if any((step.get("error") or {}).get("class") == "Integrity" for step in steps):
         return True
     digest = next(known.release.digest for known in world.releases if known.release.version == wanted)
-    rejected = [entry for m in world.machines.values() if m.journal is not None for entry in m.journal.rejected]
-    return any(entry.digest == digest and entry.cause in ("People", "Silence") for entry in rejected)
+    found = [(m, entry) for m in world.machines.values() if m.journal is not None for entry in m.journal.rejected]
+    against = [(machine, entry) for machine, entry in found if entry.digest == digest]
+    unforgiven = (entry for machine, entry in against if entry.retry >= _retry_of(world, machine.name))
+    return any(entry.cause == "People" for _, entry in against) or any(e.cause == "Silence" for e in unforgiven)
+
+
+def _retry_of(world: World, name: str) -> int:
+    node = world.api.get("Node", name)
+    return int(node.spec.get("retry", 0)) if node is not None else 0
 
 
 def _judge_policy(world: World, policy: Item) -> None:
