@@ -238,6 +238,13 @@ def test_a_reboot_that_no_journal_tells_of_is_verified() -> None:
     assert opens(next_step(view(node(), boot="boot-2", journal=journal))) == opened()
 
 
+def test_a_reboot_whose_order_was_replaced_meanwhile_is_closed_and_not_told() -> None:
+    step = next_step(view(node("Stage", id="order-2"), opened(), boot="boot-2"))
+    assert isinstance(step, WriteJournal)
+    assert step.journal.open is None
+    assert step.journal.ended[-1] == Ended("order-1", "Committed", "Activate", "COMMIT", "Withdrawn")
+
+
 def test_a_reboot_that_no_journal_tells_of_and_that_was_called_off_is_not_opened_again() -> None:
     step = next_step(view(node("Abort", cause="Withdrawn"), boot="boot-2"))
     assert isinstance(step, WriteJournal)

@@ -29,7 +29,7 @@ from agent_views import (
     trial_boot,
     with_open,
 )
-from careen.agent.record import Ended, Journal, Rejection, Stage
+from careen.agent.record import Ended, Fault, Journal, Rejection, Stage
 from careen.agent.step import (
     BootView,
     Disarm,
@@ -177,3 +177,10 @@ def test_a_node_made_again_learns_how_the_last_order_ended() -> None:
         "m-id", boots=("boot-1",), ended=(Ended("order-1", "RolledBack", "Activate", "ROLLBACK", "Panic"),)
     )
     assert shown(old_boot(journal=journal))["cause"] == "Panic"
+
+
+def test_rule_10_an_id_that_failed_and_comes_back_at_stage_is_answered_so_that_the_operator_counts_on() -> None:
+    ended = Ended("order-1", "Failed", "Activate", fault=Fault("Disk", "no"))
+    view, step = settle(replace(old_boot(order_document()), journal=Journal("m-id", boots=("boot-1",), ended=(ended,))))
+    assert view.node is not None
+    assert (view.node.step["phase"], view.node.step["observedGoal"], step) == ("Idle", "Stage", Wait())

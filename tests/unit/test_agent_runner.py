@@ -13,7 +13,7 @@ from careen.agent.host import RebootError
 from careen.agent.runner import Exit
 from careen.agent.staging.fault import StageError
 from careen.disk.types import GIVEN_UP, DiskBusyError, SlotName
-from careen.kube.errors import Invalid, Unreachable
+from careen.kube.errors import Conflict, Invalid, Unreachable
 from one_node import NAME, SETTINGS, Host, OneNode, agent, make_host, until
 
 
@@ -99,6 +99,22 @@ async def test_what_was_decided_on_an_older_node_is_not_written_but_decided_agai
         await until(lambda: api.step.get("phase") == "Staged")
     assert len(sent) > 1
     assert (api.step["id"], api.step.get("cause")) == ("order-1", None), "all of the older step was replaced"
+
+
+async def test_a_refusal_that_brings_no_news_is_not_repeated_at_once(host: Host, api: OneNode) -> None:
+    sent: list[Any] = []
+
+    def refuse(body: Any) -> None:
+        sent.append(body)
+        raise Conflict(409, "Conflict", "the object has been modified")
+
+    async with agent(host, api):
+        await until(lambda: api.writes)
+        api.before_patch = refuse
+        api.give()
+        await until(lambda: sent)
+        await asyncio.sleep(0.3)
+    assert len(sent) == 1
 
 
 async def test_a_late_question_puts_no_activating_over_the_orders_end(host: Host, api: OneNode) -> None:

@@ -139,6 +139,9 @@ def _aim_undo(view: AgentView, journal: Journal, opened: OpenOrder) -> Aim:
 def _aim_after_boot(view: AgentView, journal: Journal, opened: OpenOrder) -> Aim:
     order, uptime, timeout = _order_of(view, opened), view.boot.uptime, float(opened.commit_timeout_seconds)
     done = Ended(opened.order, "Committed", _goal_of(view, opened), "COMMIT")
+    if order is None and view.node is not None and view.node.assignment is not None:
+        # The operator gives another order only when it is done with this one: an answer to it would be an orphan's.
+        return Aim(None, WriteJournal(journal.close(replace(done, cause="Withdrawn"))))
     if order and order.goal == "Abort":
         return Aim(None, WriteJournal(journal.close(replace(done, cause=order.cause))))
     if order and order.goal == "Commit":

@@ -324,13 +324,19 @@ class _Agent:
         except ApiError as error:
             await self._note_refusal(step, view, error)
             return
-        if isinstance(step, WriteStatus):
-            self._reported = time.monotonic()
-            self._api_failures = 0
-        elif self._granted != step.order:
-            self._api_pause(view)
         if isinstance(answer, dict):
             self._store.apply(answer)
+        if isinstance(step, WriteStatus):
+            self._reported = time.monotonic()
+            node = self._store.objects.get(("", self._name))
+            # Refused, and the answer older than what is known, as after a restore of etcd: the watch will tell.
+            unsettled = node is not None and node.resource_version == step.resource_version
+        else:
+            unsettled = self._granted != step.order
+        if unsettled:
+            self._api_pause(view)
+        elif isinstance(step, WriteStatus):
+            self._api_failures = 0
 
     async def _merge_status(self, step: WriteStatus) -> dict[str, Any]:
         """The Node as written; where it has changed since it was seen, the Node as it is, to decide again on that."""

@@ -128,7 +128,11 @@ def _aim(view: AgentView, journal: Journal) -> Aim:
     order = node.assignment
     if order is None:
         return Aim(_build_idle(node, journal), Wait())
-    if end := journal.find_ended(order.id):
+    end = journal.find_ended(order.id)
+    if end and end.phase == "Failed" and order.goal == "Stage":
+        # The operator forgot this id and gave it once more. Idle lets it count on; Failed would have it wait for ever.
+        return Aim(build_step(order.id, "Idle", goal="Stage"), Wait())
+    if end:
         return Aim(build_ended(end, order.goal), Wait())
     if order.request is not None:
         return aim_request(view, journal, node, order, order.request.action)

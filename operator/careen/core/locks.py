@@ -103,7 +103,8 @@ def _keep_holder(view: View, holder: Holder, machine: Machine | None, draft: Loc
 
 def _is_free(view: View, machine: Machine, core: CoreNode, holder: Holder) -> bool:
     """Whether the evidence of rule 9 is there."""
-    if core.cordoned_for == holder.order:
+    if core.cordoned_for == holder.order or ("CoreNode", core.name) in view.snapshot.busy:
+        # A cordon of ours that is on its way would be found without its lock, beside the next holder's.
         return False
     step, order = machine.step, machine.order
     if machine.orphaned and step.id == holder.order:

@@ -40,5 +40,6 @@ def _list_superseded(view: View) -> Iterator[str]:
         if machine.order is None or machine.orphaned or not machine.reported:
             continue  # The Node was made again: the agent may still be on its way with the old order.
         for _, holder in pairs:
-            if holder.order is not None and holder.order != machine.order.id:
+            # A holder under another name was matched by its machine id alone; of two clones it may be the other's.
+            if holder.id == name and holder.order is not None and holder.order != machine.order.id:
                 yield holder.order

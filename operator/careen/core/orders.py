@@ -332,10 +332,11 @@ def _next_attempt(machine: Machine, core: CoreNode, rollout: Rollout) -> int:
     in for it.
     """
     last = machine.order
+    counted = last.attempt + 1 if last is not None else 0
     if last is not None and last.rollout != UNKNOWN:
-        return last.attempt + 1
+        return counted
     known = _find_attempt(machine.step.id, core, rollout) if machine.step.id else None
-    return 0 if known is None else known + 1
+    return counted if known is None else max(counted, known + 1)
 
 
 def _find_attempt(order: str, core: CoreNode, rollout: Rollout) -> int | None:

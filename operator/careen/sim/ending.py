@@ -102,13 +102,22 @@ def _judge_stability(world: World) -> None:
 
 
 def _is_called_off(world: World, wanted: str) -> bool:
-    """Whether people aborted the very release in flight that they asked for in the end, or its bytes rotted."""
+    """Whether the very release that people asked for in the end was aborted by them in flight, or its bytes rotted, or
+    a trial of it was given up for silence at the last moment: that is told only after people have forgiven all others.
+    """
     steps = [node.status.get("step") or {} for node in world.api.objects["Node"].values()]
     if any((step.get("error") or {}).get("class") == "Integrity" for step in steps):
         return True
     digest = next(known.release.digest for known in world.releases if known.release.version == wanted)
-    rejected = [entry for m in world.machines.values() if m.journal is not None for entry in m.journal.rejected]
-    return any(entry.digest == digest and entry.cause == "People" for entry in rejected)
+    found = [(m, entry) for m in world.machines.values() if m.journal is not None for entry in m.journal.rejected]
+    against = [(machine, entry) for machine, entry in found if entry.digest == digest]
+    unforgiven = (entry for machine, entry in against if entry.retry >= _retry_of(world, machine.name))
+    return any(entry.cause == "People" for _, entry in against) or any(e.cause == "Silence" for e in unforgiven)
+
+
+def _retry_of(world: World, name: str) -> int:
+    node = world.api.get("Node", name)
+    return int(node.spec.get("retry", 0)) if node is not None else 0
 
 
 def _judge_policy(world: World, policy: Item) -> None:

@@ -155,12 +155,22 @@ class Watch:
         was = machine.journal.open.verdict if machine.journal and machine.journal.open else None
         if was is None:
             self.world.hear_verdict(machine, opened.order)
+        if verdict == "ROLLBACK" and was is None and opened.cause == "Silence":
+            self._check_silence(machine, opened)
         if verdict != "COMMIT" or was == "COMMIT" or machine.disk[machine.booted].attributes.successful:
             return
         timeout = self.world.schedule.now - machine.boot_at >= opened.commit_timeout_seconds
         alone = opened.on_silence == "Commit" and timeout and not machine.api_answered
         if machine.fault == "unhealthy" or not (alone or opened.order in self.committed):
             raise BrokenError(f"invariant 4: {machine.name} commits {opened.order}, fault {machine.fault}, {alone=}")
+
+    def _check_silence(self, machine: Machine, opened: OpenOrder) -> None:
+        """Rule 7: silence undoes a trial only in a boot that had no answer, after its time, and where asked to."""
+        early = self.world.schedule.now - machine.boot_at < opened.commit_timeout_seconds
+        if machine.api_answered or early or opened.on_silence != "Rollback":
+            raise BrokenError(
+                f"rule 7: {machine.name} gives up {opened.order} for silence: answered {machine.api_answered}"
+            )
 
     def _see_rollback(self, machine: Machine, cause: str | None) -> None:
         opened = machine.journal.open if machine.journal else None
@@ -253,7 +263,8 @@ class Watch:
         order, node = holder["order"], self.world.api.get("Node", machine.name)
         opened = machine.journal.open if machine.journal else None
         told = node.status.get("step") or {} if node is not None else {}
-        if opened is not None and opened.order == order and not _is_recorded_late(machine, opened):
+        late = order not in self._accepted and _is_recorded_late(machine, opened)
+        if opened is not None and opened.order == order and not late:
             raise BrokenError(f"invariant 7: {machine.name} was freed while its journal is open for {order}")
         if told.get("id") == order and told.get("phase") in ("Activating", "Verifying"):
             raise BrokenError(f"invariant 7: {machine.name} was freed in phase {told['phase']} of {order}")
@@ -317,9 +328,14 @@ class Watch:
             raise BrokenError(f"rule 6: {step['id']} on {node.name} was {first} and is {step['phase']}")
 
 
-def _is_recorded_late(machine: Machine, opened: OpenOrder) -> bool:
+def _is_recorded_late(machine: Machine, opened: OpenOrder | None) -> bool:
     """Whether a journal that was lost before the order to reboot has been given that order in the boot after it.
 
-    No Activating was ever accepted, so an Abort may find the order closed, and no reboot is still to come of it.
+    If no Activating was ever accepted, an Abort may find the order closed, and no reboot is still to come of it.
     """
-    return opened.kind == "Reboot" and opened.stage is Stage.REQUESTED and machine.boot_id != opened.from_boot_id
+    return (
+        opened is not None
+        and opened.kind == "Reboot"
+        and opened.stage is Stage.REQUESTED
+        and machine.boot_id != opened.from_boot_id
+    )

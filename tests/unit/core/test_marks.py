@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -57,4 +58,16 @@ def test_nothing_is_taken_back_from_a_machine_that_may_be_on_its_way(cluster: An
         cluster.change("m0", boot_id="")
     else:
         cluster.change("m0", step=Step(replaced, "Activate", "Verifying"))
+    assert not cluster.find(Uncordon)
+
+
+def test_the_lock_waits_for_a_cordon_of_ours_that_is_on_its_way(cluster: Any, replaced: str) -> None:
+    cluster.change_core("m0", unschedulable=False, cordoned_for=None)
+    cluster.facts["busy"] = frozenset({("CoreNode", "m0")})
+    assert not [write for write in cluster.find(WriteLock) if write.freed]
+
+
+def test_of_two_clones_the_others_cordon_stays(cluster: Any, replaced: str) -> None:
+    (holder,) = cluster.locks["default"].holders
+    cluster.set_lock(holders=(replace(holder, id="m9"),))
     assert not cluster.find(Uncordon)

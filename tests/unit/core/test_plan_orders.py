@@ -190,6 +190,16 @@ def test_rule_10_an_id_never_comes_back(cluster: Any) -> None:
     assert again.order.id != old.id
 
 
+def test_rule_10_attempts_count_on_after_an_order_that_was_called_off_nameless(cluster: Any) -> None:
+    cluster.add("m0")
+    cluster.set_policy()
+    cluster.set_lock()
+    ended = cluster.give("m0", "Abort", "Committed", attempt=4, cause="Withdrawn", rollout="unknown", id="a-reboot")
+    assert ended.attempt == 4
+    (again,) = cluster.find(SetOrder)
+    assert (again.order.goal, again.order.attempt) == ("Stage", 5)
+
+
 def test_rule_10_attempts_count_on_across_rollouts(cluster: Any) -> None:
     cluster.add("m0")
     cluster.set_policy()

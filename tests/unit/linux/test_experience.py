@@ -45,6 +45,11 @@ def test_the_firmware_decides_who_was_to_blame() -> None:
     assert learn(NOTHING, good, B, "boot-2") == NOTHING
 
 
+def test_a_reboot_that_people_asked_for_is_no_trial() -> None:
+    asked = replace(LOST, open=replace(OPEN, kind="Reboot", digest="", to_slot=A))
+    assert learn(Experience(suspect=NEW), asked, A, "boot-2") == Experience(suspect=NEW)
+
+
 def test_kexec_is_blamed_for_the_second_release_that_only_the_firmware_boots() -> None:
     good = replace(LOST, open=replace(OPEN, method="Firmware", verdict="COMMIT"))
     once_more = Experience(suspect=NEW, doubted=NEW)

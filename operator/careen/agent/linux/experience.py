@@ -34,7 +34,9 @@ def learn(known: Experience, journal: Journal | None, booted: SlotName, boot_id:
     doubted, and the next such release blames it. The firmware loses it too: the release was to blame, not kexec.
     """
     opened = journal.open if journal else None
-    if journal is None or opened is None or boot_id == opened.from_boot_id or opened.stage is not Stage.REQUESTED:
+    if journal is None or opened is None or opened.kind != "Update":
+        return known
+    if boot_id == opened.from_boot_id or opened.stage is not Stage.REQUESTED:
         return known
     if opened.method == "Kexec":
         if opened.verdict == "COMMIT" and booted is opened.to_slot:
