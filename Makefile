@@ -9,7 +9,7 @@ ARGS ?=
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo demo-vm test lint unit model api test-chart docs test-vm test-vm-all test-cluster observe dashboard-picture sim bench crds site artifact image image-lock test-image e2e kind-up kind-demo kind-down picture lock clean
+.PHONY: help setup packages demo demo-vm test test-install lint unit model api test-chart docs test-vm test-vm-all test-cluster observe dashboard-picture sim bench crds site artifact image image-lock test-image e2e kind-up kind-demo kind-down picture lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -38,6 +38,8 @@ test: setup ## Lint, types, contracts, and all tests on a real control plane
 	@$(STEP) unit $(MAKE) --no-print-directory unit
 	@$(STEP) model $(MAKE) --no-print-directory model
 	@$(STEP) api $(MAKE) --no-print-directory api
+
+test-install: setup ## Chart, documents, image, end-to-end and alerts: what a user installs, reads and watches
 	@$(STEP) chart $(MAKE) --no-print-directory test-chart
 	@$(STEP) docs $(MAKE) --no-print-directory docs
 	@$(STEP) e2e $(MAKE) --no-print-directory e2e
