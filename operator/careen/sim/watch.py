@@ -46,6 +46,7 @@ class Watch:
         self._basis: Basis | None = None
         self._lock_before: Item | None = None
         self._accepted: set[str] = set()
+        self._came_back: dict[str, float] = {}
         self.grants = self.commits = self.rollbacks = 0
         self.requests = RequestCheck()
         world.api.listeners.append(self._see_write)
@@ -231,7 +232,10 @@ class Watch:
             ):
                 raise BrokenError(f"invariant 4: goal Commit for {machine.name}, Ready since {ready}")
         if order.goal == "Abort" and order.cause == "GateFailed" and machine.up:
-            since = self.world.schedule.now - machine.boot_at
+            # A reboot by request has no second slot, so it may boot more than once. All its boots share one deadline,
+            # or a machine that boots in a loop would hold its lock for ever.
+            began = self._came_back.get(order.id, machine.boot_at) if order.request else machine.boot_at
+            since = self.world.schedule.now - min(began, machine.boot_at)
             if since < order.terms.verify_timeout_seconds and answer.status.get("bootID") == machine.boot_id:
                 raise BrokenError(f"rule 7: GateFailed for {machine.name} {since:.0f} s after its boot")
 
@@ -318,8 +322,10 @@ class Watch:
             self.cordoned_by.pop(name, None)
 
     def _see_phase(self, node: Item) -> None:
-        """A verdict that was told stays."""
+        """When an order's machine first came back, and that a verdict which was told stays."""
         step = node.status.get("step") or {}
+        if step.get("phase") == "Verifying":
+            self._came_back.setdefault(step["id"], self.world.schedule.now)
         if step.get("phase") not in ("Committed", "RolledBack"):
             return
         key = (node.status["machineID"], step["id"])
