@@ -38,6 +38,20 @@ def test_the_schema_refuses(helm: Helm, setting: str) -> None:
         helm.template("--set", setting)
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["trust.root=x", "trust.configMap=ours"], "trust.root and trust.configMap are both set"),
+        (["metrics.monitors.enabled=true", "metrics.enabled=false"], "nothing to scrape"),
+        (["alerts.enabled=true", "metrics.enabled=false"], "absent for ever"),
+        (["metrics.nodes=true", "metrics.enabled=false"], "metrics.nodes needs metrics.enabled"),
+    ],
+)
+def test_values_that_would_do_nothing_are_refused(helm: Helm, settings: list[str], sentence: str) -> None:
+    with pytest.raises(HelmError, match=sentence):
+        helm.template(*(f"--set={each}" for each in settings))
+
+
 @pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)
 def test_the_containers_options_exist(helm: Helm, values: Path) -> None:
     commands = typer.main.get_command(app).commands
