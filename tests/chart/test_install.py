@@ -18,7 +18,8 @@ from careen.sandbox.controlplane import ControlPlane
 from helm import CHART, NAMESPACE, RELEASE
 
 BASE = "/apis/careen.dev/v1alpha1"
-VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
+HERE = Path(__file__).parent
+VALUES = [*sorted((HERE / "values").glob("*.yaml")), HERE.parent / "e2e/values-kind.yaml"]
 KINDS = Path(__file__).parents[2] / "crds"
 MONITORING = Path(__file__).parent / "monitoring.yaml"
 RULES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"

@@ -12,7 +12,8 @@ import yaml
 from careen.cli.main import app
 from helm import CHART, Helm, HelmError, find
 
-VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
+HERE = Path(__file__).parent
+VALUES = [*sorted((HERE / "values").glob("*.yaml")), HERE.parent / "e2e/values-kind.yaml"]
 RBAC = Path(__file__).parents[2] / "operator" / "careen" / "sandbox" / "rbac.yaml"
 
 
