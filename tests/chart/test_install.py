@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,8 @@ from careen.sandbox.controlplane import ControlPlane
 from helm import CHART, NAMESPACE, RELEASE
 
 BASE = "/apis/careen.dev/v1alpha1"
-VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
+HERE = Path(__file__).parent
+VALUES = [*sorted((HERE / "values").glob("*.yaml")), HERE.parent / "e2e/values-kind.yaml"]
 KINDS = Path(__file__).parents[2] / "crds"
 MONITORING = Path(__file__).parent / "monitoring.yaml"
 RULES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
@@ -57,6 +61,32 @@ def test_it_is_installed_as_it_says(installed, admin: Api, plane: ControlPlane) 
         assert account["automountServiceAccountToken"] is False
     probe = {"apiVersion": "careen.dev/v1alpha1", "kind": "Node", "metadata": {"name": "probe"}, "spec": {}}
     wait_until(lambda: refuses(admin, probe), "the admission policies are in force", 30)
+
+
+def test_the_commands_of_the_notes_work(installed, admin: Api, plane: ControlPlane) -> None:
+    notes = installed.helm.run("get", "notes", RELEASE)
+    commands = find_commands(notes)
+    assert len(commands) == 4
+    path = f"{plane.kubectl_program.parent}:{os.environ['PATH']}"
+    environment = {"PATH": path, "KUBECONFIG": str(plane.kubeconfig), "HOME": "/nonexistent"}
+    try:
+        for command in commands:
+            # A watch that is taken goes on until it is ended.
+            seconds, code = ("5", 124) if command.endswith("--watch") else ("60", 0)
+            limited = ["timeout", seconds, "bash", "-c", command]
+            done = subprocess.run(limited, env=environment, capture_output=True, text=True, check=False, timeout=70)
+            assert done.returncode == code, f"{command}: {done.stderr}"
+        assert admin.get(f"{BASE}/updatepolicies/os")["spec"]["release"]["channel"] == "stable"
+        switch = admin.get(f"/api/v1/namespaces/{NAMESPACE}/configmaps/careen-switch")
+        assert switch["data"] == {"paused": "true"}
+    finally:
+        admin.delete(f"/api/v1/namespaces/{NAMESPACE}/configmaps/careen-switch")
+
+
+def find_commands(notes: str) -> list[str]:
+    """The commands that the notes tell, each with its here-document."""
+    text = re.sub(r"^   ", "", notes, flags=re.MULTILINE)
+    return re.findall(r"^(?:To stop: )?(kubectl (?:[^\n]*<<EOF\n.*?^EOF$|[^\n]*))", text, re.MULTILINE | re.DOTALL)
 
 
 def refuses(admin: Api, document: dict[str, Any]) -> bool:

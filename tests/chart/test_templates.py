@@ -12,7 +12,8 @@ import yaml
 from careen.cli.main import app
 from helm import CHART, Helm, HelmError, find
 
-VALUES = sorted((Path(__file__).parent / "values").glob("*.yaml"))
+HERE = Path(__file__).parent
+VALUES = [*sorted((HERE / "values").glob("*.yaml")), HERE.parent / "e2e/values-kind.yaml"]
 RBAC = Path(__file__).parents[2] / "operator" / "careen" / "sandbox" / "rbac.yaml"
 
 
@@ -36,6 +37,20 @@ def test_lint_has_nothing_to_say(helm: Helm, values: Path) -> None:
 def test_the_schema_refuses(helm: Helm, setting: str) -> None:
     with pytest.raises(HelmError, match="don't meet the specifications of the schema"):
         helm.template("--set", setting)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (["trust.root=x", "trust.configMap=ours"], "trust.root and trust.configMap are both set"),
+        (["metrics.monitors.enabled=true", "metrics.enabled=false"], "nothing to scrape"),
+        (["alerts.enabled=true", "metrics.enabled=false"], "absent for ever"),
+        (["metrics.nodes=true", "metrics.enabled=false"], "metrics.nodes needs metrics.enabled"),
+    ],
+)
+def test_values_that_would_do_nothing_are_refused(helm: Helm, settings: list[str], sentence: str) -> None:
+    with pytest.raises(HelmError, match=sentence):
+        helm.template(*(f"--set={each}" for each in settings))
 
 
 @pytest.mark.parametrize("values", VALUES, ids=lambda path: path.stem)

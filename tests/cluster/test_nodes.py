@@ -85,7 +85,7 @@ def test_agents_are_upgraded_in_the_middle_of_a_rollout(cluster: Cluster, worklo
     cluster.ask_for("5", strategy={"maxUnavailable": 1, "waves": None}, verifyTimeoutSeconds=600)
     name = wait_until(lambda: find_phase(cluster, "Activating", "Verifying"), "a node in flight", STAGE_SECONDS, 0.2)
     cluster.tell(f"{name} is in flight; the agents are upgraded")
-    cluster.chart.install(image=NEXT_REFERENCE)
+    cluster.chart.upgrade(image=NEXT_REFERENCE)
     workload.watch(lambda: cluster.is_complete("5"), "5 on both nodes", ROLLOUT_SECONDS)
     for name in cluster.names:
         after = cluster.wait_rebooted(name, before[name], REBOOT_SECONDS)

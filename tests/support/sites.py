@@ -28,6 +28,8 @@ MARK = "careen.dev/cordoned"
 SWITCH = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 BINDINGS = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
 POLICY = "os"
+BOOT_UNITS = ("careen-boot.path", "careen-boot.service")
+"""Of a kind node: they restart its kubelet when its machine boots; the first starts the second."""
 
 
 class Site(ABC):
@@ -241,11 +243,15 @@ class ClusterSite(Site):
             super().settle()
 
     def lose(self, name: str) -> None:
-        # The kubelet of a Node that was deleted registers again only when it starts; until then its pods are ended.
+        # Before its Node: a kubelet that starts registers again, and careen-boot starts it when the machine boots.
+        self._run("docker", "exec", name, "systemctl", "stop", *BOOT_UNITS, "kubelet")
+        # Containers outlive their kubelet.
+        agents = "crictl ps --quiet --name '^agent$' | xargs --no-run-if-empty crictl stop --timeout 0"
+        self._run("docker", "exec", name, "sh", "-c", agents)
         self.api.delete(f"{NODES}/{name}")
 
     def restore(self, name: str) -> None:
-        self._run("docker", "exec", name, "systemctl", "restart", "kubelet")
+        self._run("docker", "exec", name, "systemctl", "start", BOOT_UNITS[0], "kubelet")
         self.until(lambda: is_ready(self.core(name)), f"{name} is Ready again")
 
     def uninstall(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 import chartfiles
+from careen import __version__
 
 CRDS = Path(__file__).parents[2] / "crds"
 
@@ -43,3 +44,8 @@ def test_the_schema_allows_nothing_else() -> None:
     schema = json.loads((chartfiles.CHART / "values.schema.json").read_text())
     assert schema["additionalProperties"] is False
     assert schema["properties"]["agent"]["additionalProperties"] is False
+
+
+def test_the_chart_is_of_the_version_that_it_installs() -> None:
+    about = yaml.safe_load((chartfiles.CHART / "Chart.yaml").read_text())
+    assert (about["version"], about["appVersion"]) == (__version__, __version__)

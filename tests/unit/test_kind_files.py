@@ -87,6 +87,14 @@ def test_a_real_machine_is_not_booted_by_its_agent(capfd: pytest.CaptureFixture[
     assert "--boot is for --host image" in capfd.readouterr().err
 
 
+def test_a_simulated_machine_does_not_pretend_to_serve_metrics(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--host", "image", "--boot", "--folder", str(tmp_path), "--node", "n", "--metrics-port", "8082"]
+    assert run("careen", ["agent", *options]) == 2
+    assert "--metrics-port is not for --boot" in capfd.readouterr().err
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts over the kernel's boot ID, which needs root")
 def test_the_node_has_the_boot_id_of_its_machine(tmp_path: Path) -> None:
     """In a mount namespace of its own, with a systemctl that says what the kubelet would read at its start."""

@@ -23,6 +23,9 @@ app.kubernetes.io/component: {{ . }}
 
 {{/* Name of the ConfigMap with the trust root; empty if the image's own is used. */}}
 {{- define "careen.trust" -}}
+{{- if and .Values.trust.configMap .Values.trust.root -}}
+{{- fail "trust.root and trust.configMap are both set: only one of them can be what releases are trusted by" -}}
+{{- end -}}
 {{- if .Values.trust.configMap -}}
 {{ .Values.trust.configMap }}
 {{- else if .Values.trust.root -}}

@@ -209,6 +209,8 @@ def run(
     if boot:
         if host is not HostKind.IMAGE or folder is None:
             raise typer.BadParameter("--boot is for --host image; a real machine is booted by its own firmware")
+        if metrics_port:
+            raise typer.BadParameter("--metrics-port is not for --boot: a simulated machine's agent serves no metrics")
         _be_machine(folder, node, trust_root, kubeconfig=path, settings=settings, log_level=log_level.upper())
         return
 

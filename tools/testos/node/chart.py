@@ -17,6 +17,8 @@ TOP = Path(__file__).parents[3]
 CHART = TOP / "charts/careen"
 RELEASE = "careen"
 SECONDS = 120.0
+READY_SECONDS = 240
+"""How long the first install may take until the agents run: ten times what it takes alone."""
 RENEW_SECONDS = 20
 
 
@@ -30,10 +32,17 @@ class Chart:
         self._trust_root = trust_root
 
     def install(self, image: str) -> None:
-        """Install it, or upgrade it to another image."""
+        """Install it and wait until it is ready: the default lock can only be made once its kind is served."""
+        self._apply(image, "--wait", f"--timeout={READY_SECONDS}s")
+
+    def upgrade(self, image: str) -> None:
+        """Upgrade it to another image, and wait for nothing: a node that is in flight takes its time."""
+        self._apply(image)
+
+    def _apply(self, image: str, *options: str) -> None:
         values = self._folder / "values.json"
         values.write_text(json.dumps(self._describe(image)))
-        self._helm("upgrade", RELEASE, str(CHART), "--install", "--create-namespace", "--values", str(values))
+        self._helm("upgrade", RELEASE, str(CHART), "--install", "--create-namespace", "--values", str(values), *options)
 
     def _describe(self, image: str) -> dict[str, Any]:
         repository, _, tag = image.rpartition(":")
@@ -47,6 +56,6 @@ class Chart:
     def _helm(self, *arguments: str) -> None:
         program = ensure_binaries(["helm"], print_progress)["helm"]
         command = [str(program), "--kubeconfig", str(self._plane.kubeconfig), "--namespace", NAMESPACE, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=READY_SECONDS + SECONDS, check=False)
         if done.returncode:
             raise TestOsError(f"helm {arguments[0]} failed:\n{done.stderr.strip()}")
