@@ -1,4 +1,4 @@
-"""A disk that fails: blocks that change after they were verified, errors in a slot, the table and the agent's memory."""
+"""A disk that fails: blocks that change after they were verified, errors in a slot, the table and the journal."""
 
 from __future__ import annotations
 

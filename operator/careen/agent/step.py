@@ -330,7 +330,7 @@ def _hold(view: AgentView, action: Step) -> Step:
 
 
 def _tell_unwritten(view: AgentView, action: Step, trouble: Trouble) -> WriteStatus | None:
-    """Say that the journal can't be written. Nothing goes on without it, and the machine may hold its lock meanwhile."""
+    """Say that the journal can't be written. Nothing goes on without it, and the machine may hold its lock."""
     if not isinstance(action, WriteJournal) or trouble.failures < _TRIES_WHEN_UNWRITTEN:
         return None
     if view.node is None or view.boot.uptime < view.api_not_before:
