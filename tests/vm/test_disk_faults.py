@@ -57,9 +57,10 @@ def test_a_block_that_changes_after_it_was_verified(site: Site, scene: Scene) ->
     scene.expect("a block of the new system changes after verification", "the old system, cause Panic")
     start(site)
     machine = site[NAME]
+    place = read_slots(machine.disk).b.start + find_bytes(image("2"), READ_BY_THE_BOOT)
     site.ask_for("2")
     machine.console.wait_for(r"RequestReboot\(", STAGE_SECONDS)
-    flip(machine.disk, read_slots(machine.disk).b.start + find_bytes(image("2"), READ_BY_THE_BOOT))
+    flip(machine.disk, place)
     machine.console.wait_for("dm-verity.*corrupted", BOOT_SECONDS)
     wait_up(machine, "1", A, "firmware")
     said = machine.console.wait_for(r"WriteStatus .*'phase': 'RolledBack'", COMMIT_SECONDS)
