@@ -73,7 +73,7 @@ MOMENTS = [
     Moment("committing: between verdict and GPT", r"MarkGood\(", _EITHER, _BOTH),
     # In a trial nothing else writes the table: the disk may be spoiled long before the commit.
     *_gpt_writes("committing", r"OS up", _EITHER, _BOTH),
-    Moment("shutting down for the kexec", r"Shutting down\.", _LOST, trial=True),
+    Moment("shutting down for the kexec", r"Shutting down\.|Failed to finalize", _LOST, trial=True),
     Moment("committed, journal still open", r"WriteJournal closed", r"WriteStatus ", (NEW,)),
     Moment("in the new kernel", r"Failed to finalize", _LOST, pause=8.0, trial=True),
     Moment("committed, nobody told", _COMMITTED, r"WriteStatus ", (NEW,)),

@@ -31,10 +31,10 @@ SETTLE_SECONDS = COMMIT_TIMEOUT_SECONDS + BOOT_SECONDS
 
 
 def begin_without_network(site: Site, on_silence: str) -> None:
-    """Update to 2, and pull the cable as soon as the old system ends."""
+    """Update to 2, and pull the cable as soon as the old system has asked for the reboot."""
     start(site)
     site.ask_for("2", boot={"commitTimeoutSeconds": COMMIT_TIMEOUT_SECONDS, "onSilence": on_silence})
-    site[NAME].console.wait_for(r"Shutting down\.", STAGE_SECONDS)
+    site[NAME].console.wait_for(r"RequestReboot\(", STAGE_SECONDS)
     site[NAME].set_network(False)
     wait_up(site[NAME], "2", B, "kexec")
 
