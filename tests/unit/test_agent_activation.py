@@ -42,6 +42,7 @@ from careen.agent.step import (
     VerifySlot,
     Wait,
     WriteJournal,
+    WriteStatus,
     next_step,
 )
 from careen.agent.view import BootDecision
@@ -321,6 +322,24 @@ def test_an_action_that_failed_waits_but_other_actions_do_not() -> None:
     assert next_step(view) == Wait(1001.0)
     abort = replace(view, node=node(order_document("Abort", cause="People")))
     assert isinstance(next_step(abort), WriteJournal)
+
+
+def test_a_journal_that_can_not_be_written_is_told_and_tried_again() -> None:
+    fault = Fault("Disk", "[Errno 30] Read-only file system")
+    view = quiet(old_boot(order_document("Activate"), disk=DiskView(A, slot_a(), CHECKED), granted="order-1"))
+    first = replace(view, trouble=Trouble("order-1", "WriteJournal", fault, 1, 1001.0))
+    assert next_step(first) == Wait(1001.0)
+    lasting = replace(view, trouble=Trouble("order-1", "WriteJournal", fault, 3, 1001.0))
+    told = next_step(lasting)
+    assert isinstance(told, WriteStatus)
+    assert told.status["step"]["error"] == {"class": "Disk", "message": fault.message}
+    assert next_step(replace(lasting, api_not_before=1000.5)) == Wait(1001.0)
+    assert view.node
+    step = {**view.node.step, **told.status["step"]}
+    shown_once = replace(view.node, status={**view.node.status, "step": step})
+    assert next_step(replace(lasting, node=shown_once)) == Wait(1001.0)
+    again = replace(lasting, boot=replace(view.boot, uptime=1001.0))
+    assert isinstance(next_step(again), WriteJournal)
 
 
 def test_arming_that_fails_three_times_is_undone() -> None:

@@ -113,6 +113,23 @@ def test_a_failed_flush_ends_the_change_and_says_what_may_be_lost(
     assert read_slots(image).b.attributes == state
 
 
+def test_after_a_failed_flush_the_disk_counts_and_not_the_page_cache(
+    image: Path, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux keeps what it could not write in its page cache, as if it were on the disk, until that is dropped."""
+    sound = image.read_bytes()
+
+    def drop(fd: int, offset: int, length: int, advice: int) -> None:
+        if faults.flushes == faults.flush:
+            image.write_bytes(sound)
+
+    monkeypatch.setattr(os, "posix_fadvise", drop)
+    faults.flush = 2
+    with pytest.raises(DiskIoError, match="after writing the primary entries"):
+        change_slots(image, raise_b)
+    assert read_slots(image).b.attributes == OLD
+
+
 @pytest.mark.parametrize("place", list(PLACES))
 def test_a_copy_that_cannot_be_read_counts_as_damaged(image: Path, faults: Faults, place: str) -> None:
     change_slots(image, raise_b)

@@ -7,9 +7,11 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from careen.disk.table import read_slots
 from careen.disk.types import SlotName
 from careen.sandbox.workspace import Workspace
 from testos.debian import TestOsError
@@ -31,6 +33,8 @@ COMMIT_SECONDS = 300.0
 """How long it may take from a system that is up until the policy knows what became of it."""
 TEST_SECONDS = 3600
 NAME = "vm-1"
+STAGE_AND_BOOT_SECONDS = STAGE_SECONDS + BOOT_SECONDS
+"""How long it may take from a policy until the new system is up."""
 ENDED = ("Committed", "RolledBack", "Failed")
 """Phases in which an order is done with."""
 
@@ -144,9 +148,19 @@ def image(version: str, fault: Fault | None = None) -> OsImage:
     return build_image(Variant(version, fault))
 
 
-def wait_up(machine: Machine, version: str, slot: SlotName, boot: str) -> None:
+def wait_up(machine: Machine, version: str, slot: SlotName, boot: str, seconds: float = BOOT_SECONDS) -> None:
     """Wait until a system is up, and compare which one it is. boot: firmware or kexec."""
-    line = machine.console.wait_for(r"OS up", BOOT_SECONDS).text
+    line = machine.console.wait_for(r"OS up", seconds).text
     found = dict(word.split("=", 1) for word in line.split() if "=" in word)
     wanted = {"version": version, "slot": str(slot), "boot": boot}
     assert {key: found.get(key) for key in wanted} == wanted, machine.console.tail()
+
+
+def expect_return(site: Site, seconds: float) -> dict[str, Any]:
+    """Wait until the machine has given 3 up; it then runs 1, and any reset boots it."""
+    status = site.wait_phase(NAME, ENDED, "3", seconds)
+    assert (status["step"]["phase"], status["booted"]) == ("RolledBack", "A"), status
+    slots = read_slots(site[NAME].disk)
+    assert str(slots.a.attributes) == "P1 T0 S1"
+    assert not slots.b.attributes.bootable
+    return status

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from careen.disk.table import read_slots
 from careen.disk.types import SlotName
 from testos.debian import PackageSet
 from testos.image import build_image
@@ -12,7 +11,18 @@ from testos.machine import MachineOptions
 from testos.site import Site
 from testos.variant import Fault, Variant
 
-from .conftest import BOOT_SECONDS, COMMIT_SECONDS, ENDED, NAME, STAGE_SECONDS, image, start, wait_up
+from .conftest import (
+    BOOT_SECONDS,
+    COMMIT_SECONDS,
+    ENDED,
+    NAME,
+    STAGE_AND_BOOT_SECONDS,
+    STAGE_SECONDS,
+    expect_return,
+    image,
+    start,
+    wait_up,
+)
 
 A, B = SlotName.A, SlotName.B
 DEADMAN_SECONDS = 900.0
@@ -21,22 +31,12 @@ WATCHDOG_SECONDS = 60
 """How long the watchdog waits for the new system, and how long for the shutdown before it."""
 
 
-def expect_return(site: Site, seconds: float) -> dict[str, object]:
-    """Wait until the machine has given 3 up; it then runs 1, and any reset boots it."""
-    status = site.wait_phase(NAME, ENDED, "3", seconds)
-    assert (status["step"]["phase"], status["booted"]) == ("RolledBack", "A"), status
-    slots = read_slots(site[NAME].disk)
-    assert str(slots.a.attributes) == "P1 T0 S1"
-    assert not slots.b.attributes.bootable
-    return status
-
-
 @pytest.mark.parametrize("fault", [Fault.NO_AGENT, Fault.AGENT_CRASHES])
 def test_the_trial_timer_ends_a_system_without_an_agent(site: Site, fault: Fault) -> None:
     site.publish(image("3", fault))
     start(site)
     site.ask_for("3")
-    wait_up(site[NAME], "3", B, "kexec")
+    wait_up(site[NAME], "3", B, "kexec", STAGE_AND_BOOT_SECONDS)
     site[NAME].console.wait_for("not marked good in time", DEADMAN_SECONDS)
     wait_up(site[NAME], "1", A, "firmware")
     expect_return(site, DEADMAN_SECONDS)
@@ -47,17 +47,17 @@ def test_an_unhealthy_system_is_left(site: Site) -> None:
     site.publish(image("3", Fault.UNHEALTHY))
     start(site)
     site.ask_for("3", boot={"commitTimeoutSeconds": 60})
-    wait_up(site[NAME], "3", B, "kexec")
+    wait_up(site[NAME], "3", B, "kexec", STAGE_AND_BOOT_SECONDS)
     wait_up(site[NAME], "1", A, "firmware")
     status = expect_return(site, COMMIT_SECONDS)
-    assert [found["cause"] for found in status["rejected"]] == ["LocalGate"], status  # type: ignore[attr-defined]
+    assert [found["cause"] for found in status["rejected"]] == ["LocalGate"], status
 
 
 def test_a_software_watchdog_ends_a_hang(site: Site) -> None:
     site.publish(image("3", Fault.HANG))
     start(site, options=MachineOptions(words="softdog.soft_margin=60 systemd.watchdog_sec=60"))
     site.ask_for("3")
-    site[NAME].console.wait_for("OS fault: hang", STAGE_SECONDS + BOOT_SECONDS)
+    site[NAME].console.wait_for("OS fault: hang", STAGE_AND_BOOT_SECONDS)
     wait_up(site[NAME], "1", A, "firmware")
     expect_return(site, DEADMAN_SECONDS)
 
@@ -88,7 +88,7 @@ def test_goes_on_after_power_cuts(site: Site) -> None:
     machine.cut_power()
     machine.start()
     wait_up(machine, "1", A, "firmware")
-    wait_up(machine, "2", B, "kexec")
+    wait_up(machine, "2", B, "kexec", STAGE_AND_BOOT_SECONDS)
     # Up, but nobody has said that it is good: the next boot is the old system's, and one more attempt is made.
     machine.cut_power()
     machine.start()

@@ -48,7 +48,8 @@ _INTERRUPTED = r"WriteStatus .*'phase': 'RolledBack'.*'cause': 'Interrupted'"
 _LOST = r"WriteStatus .*'phase': 'RolledBack'.*'cause': 'TrialLost'"
 _COMMITTED = r"WriteStatus .*'phase': 'Committed'"
 _EITHER = f"{_INTERRUPTED}|{_COMMITTED}"
-_UNRECORDED = f"{_INTERRUPTED}|{_STAGES}"
+# In a machine's first boot nothing proves that the journal was there all the time.
+_UNRECORDED = rf"{_INTERRUPTED}|WriteStatus .*'phase': 'RolledBack'.*'cause': 'JournalLost'|{_STAGES}"
 _BOTH = (OLD, NEW)
 
 
@@ -63,18 +64,16 @@ MOMENTS = [
     Moment("staged, not recorded", r"staged \d: ", _STAGES),
     Moment("staged, not activated", r"WriteStatus .*'phase': 'Staged'", _STAGES),
     Moment("between verify and arm: asked the API server", r"RequestActivation ", _UNRECORDED),
-    Moment("between verify and arm: the journal's intent", r"WriteJournal \S+ Armed", _UNRECORDED),
+    Moment("between verify and arm: the journal's intent", r"WriteJournal Armed", _UNRECORDED),
     Moment("arming: the kernel is loaded", r"ArmSlot\(", _INTERRUPTED),
     *_gpt_writes("arming", r"ArmSlot\(", _INTERRUPTED, (OLD,)),
-    Moment("armed, not requested", r"WriteJournal \S+ Requested", f"{_INTERRUPTED}|{_LOST}", trial=True),
-    Moment(
-        "committing: the verdict is written", r"WriteJournal \S+ \S+ COMMIT", f"{_LOST}|{_EITHER}", _BOTH, trial=True
-    ),
+    Moment("armed, not requested", r"WriteJournal Requested", f"{_INTERRUPTED}|{_LOST}", trial=True),
+    Moment("committing: the verdict is written", r"WriteJournal \S+ COMMIT", f"{_LOST}|{_EITHER}", _BOTH, trial=True),
     Moment("requested, kexec not begun", r"RequestReboot\(", _LOST, trial=True),
     Moment("committing: between verdict and GPT", r"MarkGood\(", _EITHER, _BOTH),
     # In a trial nothing else writes the table: the disk may be spoiled long before the commit.
     *_gpt_writes("committing", r"OS up", _EITHER, _BOTH),
-    Moment("shutting down for the kexec", r"Shutting down\.", _LOST, trial=True),
+    Moment("shutting down for the kexec", r"Shutting down\.|Failed to finalize", _LOST, trial=True),
     Moment("committed, journal still open", r"WriteJournal closed", r"WriteStatus ", (NEW,)),
     Moment("in the new kernel", r"Failed to finalize", _LOST, pause=8.0, trial=True),
     Moment("committed, nobody told", _COMMITTED, r"WriteStatus ", (NEW,)),
@@ -103,7 +102,7 @@ class Life:
         """See that an update is under way, of a release that has lost no trial yet if this moment costs one."""
         if self._wanted and not (moment.trial and self._lost):
             return
-        self._wanted = next(version for version in ("2", "3") if version not in (self._wanted, self.running))
+        self._wanted = next(version for version in ("2", "3", "1") if version not in (self._wanted, self.running))
         self._lost = False
         release = {"repository": self.site.repository, "version": self._wanted, "allowDowngrade": True}
         # A loss by kexec would make the next boot one through the firmware, which has other legal ends.
@@ -129,7 +128,7 @@ class Life:
             status = self.site.wait_phase(NAME, ("Committed",), self._wanted, SAY_SECONDS)
             self.running, self.slot, self._wanted, self._lost = self._wanted, slot, "", False
             said = f"{status['step']}"
-        self._lost = self._lost or "TrialLost" in said
+        self._lost = self._lost or "TrialLost" in said or "JournalLost" in said
         return system, said
 
     def check_disk(self) -> None:

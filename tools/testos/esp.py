@@ -33,6 +33,12 @@ def make_esp(out: Path, image: OsImage, words: str) -> None:
             _run("mcopy", "-i", str(out), str(source), f"::/{path}")
 
 
+def list_entries(disk: Path, offset: int) -> list[str]:
+    """Names of the boot entries of the file system at a byte of a disk, sorted. Raises TestOsError."""
+    listed = _run("mdir", "-b", "-i", f"{disk}@@{offset}", "::/loader/entries")
+    return sorted(line.rsplit("/", 1)[-1] for line in listed.splitlines() if line.strip())
+
+
 def _contents(image: OsImage, words: str) -> dict[str, bytes]:
     block = image.block
     assert block.kernel is not None
@@ -51,7 +57,7 @@ def _contents(image: OsImage, words: str) -> dict[str, bytes]:
     }
 
 
-def _run(*command: str) -> None:
+def _run(*command: str) -> str:
     try:
         done = subprocess.run(
             command,
@@ -65,3 +71,4 @@ def _run(*command: str) -> None:
         raise TestOsError(f"{command[0]} is not installed; run tools/packages vm as root") from error
     if done.returncode:
         raise TestOsError(f"{' '.join(command)} failed: {done.stderr.strip()}")
+    return done.stdout

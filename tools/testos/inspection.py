@@ -11,6 +11,9 @@ from careen.disk.table import open_table
 from careen.disk.types import Attributes, Slot
 from careen.release.bootblock import BOOT_BLOCK_BYTES, decode_boot_block
 
+from .disk import ESP_TYPE
+from .esp import list_entries
+
 
 @dataclass(frozen=True)
 class SlotOnDisk:
@@ -34,6 +37,14 @@ def read_slots_of(disk: Path) -> tuple[SlotOnDisk, SlotOnDisk]:
         for letter, slot in (("A", slots.a), ("B", slots.b))
     )
     return a, b
+
+
+def read_boot_entries(disk: Path) -> list[str]:
+    """Names of systemd-boot's entries, sorted. Raises TestOsError, and ValueError if there is no ESP or another one."""
+    with open_table(disk) as opened:
+        (esp,) = (entry for entry in opened.table.entries if entry.type_guid == ESP_TYPE)
+        start = esp.start
+    return list_entries(disk, start)
 
 
 def _read_version(disk: Path, slot: Slot) -> str:

@@ -14,8 +14,11 @@ from .kernel import read_modules
 
 DISK_MODULES = ("virtio_pci", "virtio_blk")
 CHECKSUM = "crc32c_generic"
-"""ext4 asks for it by name only when it mounts, so that depmod does not list it; without it the mount fails."""
-INITRD_MODULES = (*DISK_MODULES, "dm_verity", "overlay", "erofs", CHECKSUM, "ext4", "virtio_net", "i6300esb")
+"""ext4 asks for it by name only when it mounts, so that depmod does not list it; without it the mount fails. What erofs
+needs asks for it when it is loaded."""
+INITRD_MODULES = (*DISK_MODULES, CHECKSUM, "dm_verity", "overlay", "erofs", "ext4", "virtio_net")
+"""No driver of a hardware watchdog: i6300esb stops its timer when it is loaded, and with it the only thing that ends a
+trial which hangs. udev loads it."""
 SOFTDOG = "softdog"
 """Loaded only when the command line asks for it: a machine has one watchdog or none."""
 LOADER_MODULES = (*DISK_MODULES, CHECKSUM, "ext4", "erofs")

@@ -82,8 +82,8 @@ def apply(variant: Variant, usr: Path) -> None:
 
 
 def _change(usr: Path, unit: str, text: str) -> None:
-    """Change a unit by a drop-in."""
-    drop_in = usr / UNITS / f"{unit}.d/99-fault.conf"
+    """Change a unit by a drop-in, which comes after those of /etc in the order of names."""
+    drop_in = usr / UNITS / f"{unit}.d/zz-fault.conf"
     drop_in.parent.mkdir(exist_ok=True)
     replace(drop_in, text)
 

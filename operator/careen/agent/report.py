@@ -50,10 +50,11 @@ def build_step(
     return document
 
 
-def report_blindness(node: NodeView, message: str) -> WriteStatus | None:
-    """The write that says why the machine can't be looked at; None if the status says it. The phase stays as it is."""
+def report_fault(node: NodeView, fault: Fault) -> WriteStatus | None:
+    """The write that says why nothing goes on; None if the status says it. The phase stays as it is."""
     step = node.step or build_step("", "Idle")
-    patch = _diff(node.status, {"step": {**step, "error": {"class": "Disk", "message": message[:MAX_MESSAGE]}}})
+    error = {"class": fault.class_, "message": fault.message[:MAX_MESSAGE]}
+    patch = _diff(node.status, {"step": {**step, "error": error}})
     return WriteStatus(node.uid, patch, node.resource_version) if patch else None
 
 

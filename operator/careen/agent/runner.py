@@ -45,7 +45,7 @@ from .host import Host, KexecRefusedError, RebootError
 from .observer import Observer
 from .record import Fault, Method, Moved
 from .reminder import Reminder
-from .report import report_blindness
+from .report import report_fault
 from .staging.fault import StageError
 from .step import current_order, next_step, report_progress, still_wanted
 from .view import AgentView, NodeView, Trouble, decode_node, next_trouble
@@ -185,7 +185,7 @@ class _Agent:
         if self._blindness.is_due(str(error), time.monotonic()):
             logger.error("%s: the machine can't be looked at, so nothing is done: %s", self._name, error)
         node = self._store.objects.get(("", self._name))
-        step = report_blindness(node, str(error)) if node else None
+        step = report_fault(node, Fault("Disk", str(error))) if node else None
         try:
             if step is not None:
                 self._store.apply(await self._merge_status(step))

@@ -34,7 +34,7 @@ from .actions import (
 from .aim import KEEP, Aim, end_unarmed, may_be_tried, request_activation
 from .decision import decide_boot, refuse_unguarded
 from .record import MAX_BOOTS, Ended, Fault, Journal, Moved, OpenOrder, Rejection, Stage
-from .report import build_ended, build_step, write_status
+from .report import build_ended, build_step, report_fault, write_status
 from .requested import aim_request
 from .trial import aim_open
 from .view import (
@@ -59,6 +59,7 @@ __all__ = [
 ]  # fmt: skip
 
 _TRIES_WHEN_ACTIVATING = 3
+_TRIES_WHEN_UNWRITTEN = 3
 _AT_REST: tuple[Phase, ...] = ("Idle", "Committed", "RolledBack", "Failed")
 
 
@@ -323,7 +324,18 @@ def _hold(view: AgentView, action: Step) -> Step:
     trouble = view.trouble
     if trouble is None or trouble.action != type(action).__name__ or trouble.order != current_order(view):
         return action
-    return action if view.boot.uptime >= trouble.not_before else Wait(trouble.not_before)
+    if view.boot.uptime >= trouble.not_before:
+        return action
+    return _tell_unwritten(view, action, trouble) or Wait(trouble.not_before)
+
+
+def _tell_unwritten(view: AgentView, action: Step, trouble: Trouble) -> WriteStatus | None:
+    """Say that the journal can't be written. Nothing goes on without it, and the machine may hold its lock."""
+    if not isinstance(action, WriteJournal) or trouble.failures < _TRIES_WHEN_UNWRITTEN:
+        return None
+    if view.node is None or view.boot.uptime < view.api_not_before:
+        return None
+    return report_fault(view.node, trouble.fault)
 
 
 def _sooner(wait: Wait, instant: float) -> Wait:

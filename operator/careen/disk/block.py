@@ -130,8 +130,7 @@ class BlockFile:
         direct = self._read_direct(offset, length)
         if direct is not None:
             return direct
-        with suppress(OSError):
-            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        self._drop_all_cached()
         return self.read(offset, length)
 
     def execute(self, plan: Plan) -> None:
@@ -145,6 +144,9 @@ class BlockFile:
             try:
                 self.sync()
             except DiskIoError as error:
+                # What could not be written stays in the page cache, looking as if it had been: the next reader must
+                # see the disk, which is all that a reset will see.
+                self._drop_all_cached()
                 places = ", ".join(f"the {write.what} at byte {write.offset}" for write in window)
                 raise DiskIoError(f"{error}, after writing {places}") from error
             for write in window:
@@ -153,6 +155,10 @@ class BlockFile:
                         f"{self.path}: the {write.what} at byte {write.offset} read back other than written; "
                         "the disk or its controller loses writes"
                     )
+
+    def _drop_all_cached(self) -> None:
+        with suppress(OSError):
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def _read_direct(self, offset: int, length: int) -> bytes | None:
         """Read with O_DIRECT, or None where that is not supported."""

@@ -51,8 +51,11 @@ class SlotWriter:
 
     def _flush(self) -> None:
         self._unsynced = 0
-        self._target.sync()
-        self._target.drop_cached()
+        try:
+            self._target.sync()
+        finally:
+            # Also after an error: what could not be written looks in the page cache as if it were in place.
+            self._target.drop_cached()
 
 
 class Gather:
