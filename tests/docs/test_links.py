@@ -11,6 +11,7 @@ import pytest
 from pages import ROOT, Page, read_page, read_pages
 
 PAGES = read_pages()
+_FILE = re.compile(r"(?:bench|charts|crds|docs|operator|tests|tools)/[\w./-]+")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
@@ -39,6 +40,12 @@ def test_tests_that_are_named_exist() -> None:
     named = re.findall(r"`([\w/.]+)::(\w+)`", read_page("docs/security.md").text)
     assert len(named) > 20
     assert [f"{path}::{name}" for path, name in named if not _defines(ROOT / "tests" / path, name)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_files_that_are_named_exist(page: Page) -> None:
+    named = [code.partition("::")[0] for code in page.inline if _FILE.fullmatch(code.partition("::")[0])]
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def find_dead(page: Page) -> list[str]:

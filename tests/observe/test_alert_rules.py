@@ -24,9 +24,16 @@ def waiting(reason: str) -> list[tuple[str, str]]:
     return [condition("Waiting", reason, "1x400")]
 
 
-def stuck(progressing: int = 0, reason: str = "Paused") -> list[tuple[str, str]]:
-    moving = condition("Progressing", reason, f"{progressing}x400")
-    return [condition("Complete", "RollingOut", "0x400"), moving, *waiting(reason)]
+def stuck(updates: str = "7x400", reason: str = "Paused") -> list[tuple[str, str]]:
+    committed = ('careen_updates_total{policy="os",outcome="committed"}', updates)
+    return [condition("Complete", "RollingOut", "0x400"), committed, *waiting(reason)]
+
+
+def blocked(values: str) -> list[tuple[str, str]]:
+    return [('careen_drain_blocked_pods{node="n1",pod_namespace="shop",budget="web"}', values)]
+
+
+GUARDED = {"node": "n1", "pod_namespace": "shop", "budget": "web"}
 
 
 FIRES: list[tuple[str, list[tuple[str, str]], str, dict[str, str], str]] = [
@@ -48,9 +55,9 @@ FIRES: list[tuple[str, list[tuple[str, str]], str, dict[str, str], str]] = [
     (
         "CareenRolloutStuck",
         stuck(),
-        "1445m",
+        "1505m",
         {"policy": "os"},
-        "nothing of it has moved for 24 hours; it waits with reason Paused.",
+        "none of its machines was updated in the last 24 hours; it waits with reason Paused.",
     ),
     (
         "CareenLockHeldTooLong",
@@ -61,9 +68,17 @@ FIRES: list[tuple[str, list[tuple[str, str]], str, dict[str, str], str]] = [
     ),
     (
         "CareenDrainBlocked",
-        [('careen_drain_blocked_pods{node="n1",pod_namespace="shop",budget="web"}', "2x60")],
-        "16m",
-        {"node": "n1", "pod_namespace": "shop", "budget": "web"},
+        blocked("2x60"),
+        "21m",
+        GUARDED,
+        "Disruption budget shop/web keeps 2 pods on n1",
+    ),
+    # Given up after ten minutes, and begun again five minutes later.
+    (
+        "CareenDrainBlocked",
+        blocked("2x10 stale _x4 2x30"),
+        "21m",
+        GUARDED,
         "Disruption budget shop/web keeps 2 pods on n1",
     ),
     (
@@ -95,6 +110,24 @@ FIRES: list[tuple[str, list[tuple[str, str]], str, dict[str, str], str]] = [
         "The metadata of http://r expires in 9h 54m 0s.",
     ),
     (
+        "CareenReleaseMetadataExpiring",
+        [('careen_release_metadata_expiry_timestamp_seconds{repository="http://r"}', "60x60")],
+        "6m",
+        {"repository": "http://r"},
+        "The metadata of http://r has expired.",
+    ),
+    # Another replica has taken over, after two minutes in which nobody led.
+    (
+        "CareenPolicyHalted",
+        [
+            ('careen_policy_halted{policy="os",pod="a"}', "1x10 stale"),
+            ('careen_policy_halted{policy="os",pod="b"}', "_x13 1x60"),
+        ],
+        "12m",
+        {"policy": "os"},
+        "Policy os has halted its rollout.",
+    ),
+    (
         "CareenAgentSilent",
         [
             ('careen_agents{state="silent"}', "2x60"),
@@ -122,13 +155,17 @@ SILENT: list[tuple[str, list[tuple[str, str]], str]] = [
     ("CareenRolloutWaiting", waiting("LockMissing"), "59m"),
     ("CareenRolloutWaiting", waiting("WaveSoaking"), "300m"),
     ("CareenRolloutWaiting", waiting("Paused"), "300m"),
-    ("CareenRolloutStuck", stuck(progressing=1), "1900m"),
+    ("CareenPolicyHalted", [('careen_policy_halted{policy="os"}', "1x10 0x60")], "17m"),
+    # A machine every four hours.
+    ("CareenRolloutStuck", stuck("0x47 1x47 2x47 3x47 4x47 5x47 6x47 7x47"), "1900m"),
     ("CareenRolloutStuck", stuck(reason="WaveSoaking"), "1900m"),
     (
         "CareenLockHeldTooLong",
         [('careen_lock_holder_since_timestamp_seconds{lock="default",holder="n1",by="operator"}', "0x200")],
         "119m",
     ),
+    ("CareenDrainBlocked", blocked("2x10 stale"), "21m"),
+    ("CareenDrainBlocked", blocked("2x30 stale"), "38m"),
     ("CareenRolledBack", [('careen_rollbacks_total{policy="os",cause="People"}', "0 0 1x60")], "5m"),
     ("CareenRolledBack", [('careen_rollbacks_total{policy="os",cause="Panic"}', "0 0 1x120")], "70m"),
     ("CareenReleaseUnresolved", [condition("ReleaseResolved", "Resolved", "1x60")], "40m"),

@@ -11,21 +11,19 @@ from urllib.request import urlopen
 import pytest
 
 from careen.observe.document import list_agent, list_operator
-from careen.sandbox.binaries import ensure_binaries
-from careen.sandbox.controlplane import ControlPlane
-from careen.sandbox.progress import print_progress
 from dashboard.drawing import draw_dashboard
 from dashboard.files import DASHBOARD, Query, find_metrics, find_program, list_queries
 from dashboard.values import Series, Table
 from dashboard.watched import Watched, watch_demo
 
 DOCUMENT: dict[str, Any] = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+# The first test of the demo plays it, with a control plane to start before; it takes a minute on two quiet processors.
+pytestmark = pytest.mark.timeout(900)
 PANELS = [panel for panel in DOCUMENT["panels"] if panel["type"] != "row"]
 
 
 @pytest.fixture(scope="module")
 def watched() -> Iterator[Watched]:
-    ensure_binaries(ControlPlane().programs, print_progress)
     with watch_demo() as watched:
         yield watched
 
@@ -119,7 +117,8 @@ def test_live_exposition_is_sound(watched: Watched, who: str) -> None:
 def test_phases_of_the_demo_were_timed(watched: Watched) -> None:
     counted = watched.prometheus.query("sum by (phase) (careen_update_duration_seconds_count)")
     phases = {sample["metric"]["phase"]: float(sample["value"][1]) for sample in counted}
-    assert {"staging", "waiting", "draining", "activating", "verifying", "returning"} <= set(phases)
+    passed = {"staging", "waiting", "draining", "activating", "verifying", "returning"}
+    assert {phase for phase, count in phases.items() if count > 0} >= passed, phases
     rollbacks = watched.prometheus.query('sum(careen_rollbacks_total{cause="Panic"})')
     assert float(rollbacks[0]["value"][1]) == watched.result.broken.rolled_back
     committed = watched.prometheus.query('sum(careen_updates_total{outcome="committed"})')

@@ -23,7 +23,7 @@ from careen.sandbox.processes import stop
 from dashboard.files import ALERTS, shorten_rules
 from dashboard.prometheus import Labels, Prometheus, find_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
 MACHINES = 2
 PATIENCE = 90.0
 SILENCE = 6
@@ -40,7 +40,7 @@ class Scene:
     def start_operator(self, identity: str) -> None:
         options = ("--metrics-port", str(self.port), "--node-metrics", "--silence-seconds", str(SILENCE))
         program = ("-m", "careen", "operator", *options, "--resolve-seconds", "1")
-        self.fleet.start_operator(identity=identity, lease_seconds=2.0, program=program, log_level="info")
+        self.fleet.start_operator(identity=identity, lease_seconds=10.0, program=program, log_level="info")
 
     async def until(self, check: Callable[[], Any], what: str) -> Any:
         """Wait until a question to Prometheus or the API server has an answer."""

@@ -12,7 +12,7 @@ import pytest
 from careen.agent.host import RebootError
 from careen.agent.runner import Exit
 from careen.agent.staging.fault import StageError
-from careen.disk.types import GIVEN_UP, DiskBusyError, SlotName
+from careen.disk.types import GIVEN_UP, Attributes, DiskBusyError, SlotName
 from careen.kube.errors import Conflict, Invalid, Unreachable
 from one_node import NAME, SETTINGS, Host, OneNode, agent, make_host, until
 
@@ -45,6 +45,16 @@ async def test_idle_it_renews_its_lease_and_writes_nothing(host: Host, api: OneN
         await until(lambda: api.leases >= 3)
         assert len(api.writes) == 1
         assert host.answered
+
+
+async def test_a_hand_on_a_slot_is_reported_though_nothing_wakes_the_agent(host: Host, api: OneNode) -> None:
+    async with agent(host, api, replace(SETTINGS, look_seconds=0.05)):
+        await until(lambda: api.writes)
+        host.slots[SlotName.B] = replace(host.slots[SlotName.B], attributes=Attributes(9, 0, True))
+        await until(lambda: api.node["status"]["slots"]["B"]["priority"] == 9)
+        written = len(api.writes)
+        await asyncio.sleep(0.3)
+        assert len(api.writes) == written, "to look is not to write"
 
 
 async def test_the_lease_is_the_nodes_and_a_node_that_was_made_again_gets_it_at_once(host: Host, api: OneNode) -> None:

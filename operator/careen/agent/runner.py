@@ -71,6 +71,8 @@ class Settings:
     """Least seconds between two writes of a staging's progress."""
     request_seconds: float = 10.0
     """Deadline of one request to the API server."""
+    look_seconds: float = 300.0
+    """Seconds after which a waiting agent looks again: nobody tells it of a hand on a slot, or of a bad disk."""
     observer: Observer = field(default_factory=Observer)
     """Hears of what the agent does."""
 
@@ -149,7 +151,8 @@ class _Agent:
                 told = {"node": self._name, "step": type(step).__name__}
                 logger.info("%s: %s", self._name, describe_step(step, current_order(view)), extra=told)
             if isinstance(step, Wait):
-                await self._pause(None if step.until is None else max(step.until - view.boot.uptime, 0.0))
+                ends = math.inf if step.until is None else max(step.until - view.boot.uptime, 0.0)
+                await self._pause(min(ends, self._settings.look_seconds))
             elif isinstance(step, WriteStatus | RequestActivation):
                 await self._tell(step, view)
             elif await self._act(step, view) and isinstance(step, RequestReboot):
@@ -195,7 +198,7 @@ class _Agent:
                 logger.warning("%s: that was not told: %s", self._name, refusal)
         await self._pause(BLIND_SECONDS)
 
-    async def _pause(self, seconds: float | None) -> None:
+    async def _pause(self, seconds: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()

@@ -13,7 +13,7 @@ from .fleet import FAMILIES
 
 HEAD = """# Metrics and alerts
 
-Made by `make crds` from the definitions; a test compares them. A machine's own series are served only where the third
+Made by `make crds` from the definitions; a test compares them. A machine's own series are served only where the last
 column says so, and the figures of the fleet only by the operator that leads.
 
 ## Operator
@@ -30,10 +30,19 @@ AGENT = """
 ALERTS = """
 ## Alerts
 
-The rules are in [alerts.yaml](../charts/careen/files/alerts.yaml); Prometheus loads it as it is, and so does the chart.
+The rules are in [alerts.yaml](../charts/careen/files/alerts.yaml); Prometheus, 2.42 or newer, loads it as it is,
+and the chart makes a PrometheusRule of it.
 
 | alert | severity | after | says |
 | --- | --- | --- | --- |
+"""
+DASHBOARD = """
+## Dashboard
+
+[dashboard.json](../charts/careen/files/dashboard.json), for Grafana; the chart puts it into a ConfigMap. This is
+what it shows after `make demo`, as `make dashboard-picture` draws it:
+
+![The dashboard after the demo](dashboard.svg)
 """
 TABLE = "| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n"
 PER_NODE = " Only with `--node-metrics`."
@@ -55,7 +64,7 @@ def list_agent() -> list[Row]:
 def describe_metrics(rules: dict[str, Any]) -> str:
     """The page. rules: the document of the alert rules."""
     alerts = [_describe_alert(rule) for group in rules["groups"] for rule in group["rules"]]
-    return HEAD + _table(list_operator()) + AGENT + _table(list_agent()) + ALERTS + "\n".join(alerts) + "\n"
+    return HEAD + _table(list_operator()) + AGENT + _table(list_agent()) + ALERTS + "\n".join(alerts) + "\n" + DASHBOARD
 
 
 def _table(rows: list[Row]) -> str:

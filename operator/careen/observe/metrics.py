@@ -22,7 +22,8 @@ FLEET = FleetCollector()
 """What the leader knows of the fleet; `source` is set by the process that leads."""
 REGISTRY.register(FLEET)
 ProcessCollector(registry=REGISTRY)
-LONG = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0)
+LONG = (0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0, 259200.0)
+"""Up to days: a machine may wait as long as a large fleet takes before it."""
 
 BUILD = Gauge("careen_build_info", "1, labelled with the version of this process.", ["version"], registry=REGISTRY)
 BUILD.labels(__version__).set(1)

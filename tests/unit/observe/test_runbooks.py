@@ -8,10 +8,41 @@ from pathlib import Path
 import pytest
 import typer
 
+from careen.api.reasons import Reason
 from careen.cli.main import app
 
 PAGES = sorted((Path(__file__).parents[3] / "docs" / "runbooks").glob("*.md"))
 COMMAND = re.compile(r"(?:^    |`)careen ([a-z-]+)(?: ([a-z-]+))?", re.MULTILINE)
+
+CHOSEN = {Reason.WAVE_SOAKING, Reason.PAUSED, Reason.CLUSTER_PAUSED, Reason.LOCK_PAUSED, Reason.ROLLOUT_HALTED}
+"""What people have chosen to wait for; CareenRolloutWaiting leaves it out."""
+NO_WAIT = {
+    Reason.STAGING,
+    Reason.ACTIVATING,
+    Reason.VERIFYING,
+    Reason.DRAINING,
+    Reason.GIVING_BACK,
+    Reason.RETURNING,
+    Reason.UP_TO_DATE,
+    Reason.ROLLED_BACK,
+    Reason.NO_POLICY,
+    Reason.COMPLETE,
+    Reason.ROLLING_OUT,
+    Reason.NO_MACHINES,
+    Reason.MACHINES_FAILED,
+    Reason.FAILURE_BUDGET,
+    Reason.AVAILABLE,
+    Reason.RESOLVED,
+    Reason.METADATA_EXPIRING,
+}
+
+
+@pytest.mark.parametrize("reason", sorted(set(Reason) - NO_WAIT - CHOSEN))
+def test_every_reason_to_wait_has_a_line_that_says_what_helps(reason: str) -> None:
+    page = next(page for page in PAGES if page.stem == "CareenRolloutWaiting")
+    table = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    told = {word for line in table for word in re.split(r"[|,]\s*", line.split(" | ")[0])}
+    assert reason in {word.strip() for word in told}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])

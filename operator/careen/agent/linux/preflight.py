@@ -89,7 +89,7 @@ def _refuse(platform: Platform, settings: Preflight, staged: Staged) -> tuple[st
         return "NoKernel", "the staged release has no kernel that could be loaded"
     needed = MEMORY_FACTOR * boot_bytes if boot_bytes is not None else 0
     if platform.free_bytes is not None and platform.free_bytes < needed:
-        return "LowMemory", f"{platform.free_bytes} bytes of memory are free; kexec of this release needs {needed}"
+        return "LowMemory", f"too little memory is free: kexec of this release needs {needed} bytes"
     if staged.blamed is not None:
         return (
             "KexecFailed",
