@@ -12,7 +12,8 @@ from typing import Any, cast
 from careen.agent.actions import StageImage
 from careen.agent.host import Sight
 from careen.agent.record import Method, Moved
-from careen.agent.runner import Exit, Settings, run_agent
+from careen.agent.runner import run_agent
+from careen.agent.settings import Exit, Settings
 from careen.disk.types import SlotName
 from careen.kube.errors import Conflict, Invalid, NotFound
 from careen.kube.session import Answer, Session

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from careen.agent.host import RebootError
-from careen.agent.runner import Exit
+from careen.agent.settings import Exit
 from careen.agent.staging.fault import StageError
 from careen.disk.types import GIVEN_UP, Attributes, DiskBusyError, SlotName
 from careen.kube.errors import Conflict, Invalid, Unreachable
@@ -53,7 +53,8 @@ async def test_a_hand_on_a_slot_is_reported_though_nothing_wakes_the_agent(host:
         host.slots[SlotName.B] = replace(host.slots[SlotName.B], attributes=Attributes(9, 0, True))
         await until(lambda: api.node["status"]["slots"]["B"]["priority"] == 9)
         written = len(api.writes)
-        await asyncio.sleep(0.3)
+        renewed = api.leases
+        await until(lambda: api.leases >= renewed + 2)
         assert len(api.writes) == written, "to look is not to write"
 
 

@@ -19,7 +19,8 @@ from .clock import TrustClock
 from .host import Host
 from .memory import limit_arenas
 from .observer import MetricsObserver
-from .runner import Exit, Settings, run_agent
+from .runner import run_agent
+from .settings import Exit, Settings
 
 if TYPE_CHECKING:
     from .linux.settings import LinuxSettings

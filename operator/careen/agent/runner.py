@@ -9,10 +9,9 @@ import random
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
-from careen.api.meta import NAMESPACE
 from careen.disk.types import DiskError
 from careen.kube.clock import boot_seconds
 from careen.kube.errors import ApiError, Conflict, NotFound
@@ -42,10 +41,10 @@ from .actions import (
 )
 from .heartbeat import Heartbeat
 from .host import Host, KexecRefusedError, RebootError
-from .observer import Observer
-from .record import Fault, Method, Moved
+from .record import Fault, Moved
 from .reminder import Reminder
 from .report import report_fault
+from .settings import Exit, Settings
 from .staging.fault import StageError
 from .step import current_order, next_step, report_progress, still_wanted
 from .view import AgentView, NodeView, Trouble, decode_node, next_trouble
@@ -57,32 +56,6 @@ BLIND_SECONDS = 10.0
 """How soon a machine that can't be looked at is looked at again."""
 REMINDER_SECONDS = 600.0
 """How often the log says of a machine that it still can't be looked at."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How the agent talks to the API server."""
-
-    namespace: str = NAMESPACE
-    """Namespace of the install, which holds the agent's Lease."""
-    renew_seconds: float = 60.0
-    """Seconds between two renewals of the Lease. The operator calls an agent silent after 180."""
-    progress_seconds: float = 5.0
-    """Least seconds between two writes of a staging's progress."""
-    request_seconds: float = 10.0
-    """Deadline of one request to the API server."""
-    look_seconds: float = 300.0
-    """Seconds after which a waiting agent looks again: nobody tells it of a hand on a slot, or of a bad disk."""
-    observer: Observer = field(default_factory=Observer)
-    """Hears of what the agent does."""
-
-
-@dataclass(frozen=True)
-class Exit:
-    """Why the agent ended: the machine is to reboot now."""
-
-    method: Method
-    slot: str
 
 
 async def run_agent(host: Host, session: Session, name: str, settings: Settings | None = None) -> Exit:
@@ -151,8 +124,7 @@ class _Agent:
                 told = {"node": self._name, "step": type(step).__name__}
                 logger.info("%s: %s", self._name, describe_step(step, current_order(view)), extra=told)
             if isinstance(step, Wait):
-                ends = math.inf if step.until is None else max(step.until - view.boot.uptime, 0.0)
-                await self._pause(min(ends, self._settings.look_seconds))
+                await self._pause(None if step.until is None else max(step.until - view.boot.uptime, 0.0))
             elif isinstance(step, WriteStatus | RequestActivation):
                 await self._tell(step, view)
             elif await self._act(step, view) and isinstance(step, RequestReboot):
@@ -198,7 +170,7 @@ class _Agent:
                 logger.warning("%s: that was not told: %s", self._name, refusal)
         await self._pause(BLIND_SECONDS)
 
-    async def _pause(self, seconds: float) -> None:
+    async def _pause(self, seconds: float | None) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
@@ -388,6 +360,11 @@ class _Agent:
                 await self._store.wait_synced(3600)
         self._wake.set()
 
+    def _note_renewal(self, done: bool) -> None:
+        self._settings.observer.note_renewal(done)
+        if boot_seconds() - self._looked_at >= self._settings.look_seconds:
+            self._wake.set()
+
     async def _keep_lease(self) -> None:
         def find_uid() -> str | None:
             node = self._store.objects.get(("", self._name))
@@ -400,6 +377,6 @@ class _Agent:
             self._name,
             settings.renew_seconds,
             settings.request_seconds,
-            settings.observer.note_renewal,
+            self._note_renewal,
         )
         await heartbeat.keep(find_uid, self._remade)

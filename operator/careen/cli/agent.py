@@ -13,7 +13,7 @@ from careen.cli.target import TRUST_ROOT, CommandError, Namespace, Target, Trust
 
 if TYPE_CHECKING:
     from careen.agent.linux.settings import LinuxSettings
-    from careen.agent.runner import Settings
+    from careen.agent.settings import Settings
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 UNITS = ("careen-agent.service", "careen-trial.timer", "careen-trial.service", "trial-check")
@@ -197,7 +197,7 @@ def run(
     if log_level.upper() not in LEVELS:
         raise typer.BadParameter(f"--log-level is {log_level!r}; allowed: {', '.join(LEVELS)}")
     from careen.agent.app import Options, run_process
-    from careen.agent.runner import Settings
+    from careen.agent.settings import Settings
     from careen.api.meta import NAMESPACE
     from careen.disk.types import DiskError
     from careen.observe.logs import configure_logs

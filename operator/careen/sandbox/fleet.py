@@ -16,7 +16,7 @@ from typing import Any
 from aiohttp import web
 
 import careen
-from careen.agent.runner import Settings
+from careen.agent.settings import Settings
 from careen.api.meta import NAMESPACE
 from careen.kube.session import Session
 from careen.sandbox.accounts import install, mint_agent_token, mint_operator_token

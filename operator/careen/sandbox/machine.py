@@ -27,7 +27,8 @@ from careen.agent.imagehost import ImageHost, MachineFolder
 from careen.agent.journal import save_journal
 from careen.agent.record import Journal
 from careen.agent.records import SlotRecord, save_records
-from careen.agent.runner import Settings, run_agent
+from careen.agent.runner import run_agent
+from careen.agent.settings import Settings
 from careen.agent.threads import in_thread
 from careen.api.meta import NAMESPACE
 from careen.disk.image import create_image, fill_slot

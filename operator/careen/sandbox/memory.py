@@ -16,7 +16,8 @@ from typing import Literal
 from careen.agent.actions import StageImage, VerifySlot
 from careen.agent.host import Sight
 from careen.agent.record import Deadman, Journal, Method, Moved
-from careen.agent.runner import Settings, run_agent
+from careen.agent.runner import run_agent
+from careen.agent.settings import Settings
 from careen.agent.view import BootDecision, BootView, DiskView, HostFacts, SlotView
 from careen.disk.boot import choose, consume
 from careen.disk.types import GIVEN_UP, Attributes, SlotName
