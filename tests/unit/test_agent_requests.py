@@ -238,6 +238,19 @@ def test_a_reboot_that_no_journal_tells_of_is_verified() -> None:
     assert opens(next_step(view(node(), boot="boot-2", journal=journal))) == opened()
 
 
+@pytest.mark.parametrize("action", ["Reboot", "Reset"])
+@pytest.mark.parametrize("unhealthy", [None, "disk full"])
+def test_a_request_that_had_ended_before_the_journal_was_lost_stays_ended(action: str, unhealthy: str | None) -> None:
+    error = {"class": "Boot", "message": "local gate: kubelet"}
+    told = {"id": "order-1", "phase": "Committed", "observedGoal": "Commit", "verdict": "COMMIT", "error": error}
+    journal = Journal("m-id", born="boot-2", boots=("boot-2",))
+    asked = node("Commit", action, step=told)
+    end = closed(next_step(view(asked, boot="boot-2", journal=journal, unhealthy=unhealthy)))
+    assert end == Ended("order-1", "Committed", "Commit", "COMMIT", fault=Fault("Boot", "local gate: kubelet"))
+    told_again, _ = settle(view(asked, boot="boot-2", journal=journal, unhealthy=unhealthy))
+    assert told_again == told
+
+
 def test_a_reboot_whose_order_was_replaced_meanwhile_is_closed_and_not_told() -> None:
     step = next_step(view(node("Stage", id="order-2"), opened(), boot="boot-2"))
     assert isinstance(step, WriteJournal)

@@ -24,6 +24,9 @@ _TRIES_WHEN_ARMED = 3
 def aim_request(view: AgentView, journal: Journal, node: NodeView, order: Assignment, action: RequestAction) -> Aim:
     """What to do with a request that the journal does not show as begun."""
     if order.from_boot_id and order.from_boot_id != view.boot.boot_id:
+        if told := _find_told(node, order):
+            # The journal was lost later. Begun once more, it would be in flight without a lock.
+            return Aim(None, WriteJournal(journal.close(told)))
         return _aim_unrecorded(view, journal, order, action)
     if order.goal == "Abort":
         return Aim(None, WriteJournal(journal.close(Ended(order.id, "Idle", "Abort", cause=order.cause))))
@@ -77,6 +80,16 @@ def _open(view: AgentView, order: Assignment, action: RequestAction, stage: Stag
         kind=action,
         stage=stage,
     )
+
+
+def _find_told(node: NodeView, order: Assignment) -> Ended | None:
+    """How the order has ended, by what this agent once said of it; None if it has not."""
+    step = node.step
+    if step.get("id") != order.id or step.get("phase") not in ("Committed", "RolledBack", "Failed"):
+        return None
+    error = step.get("error")
+    fault = Fault(error["class"], error["message"]) if error else None
+    return Ended(order.id, step["phase"], order.goal, step.get("verdict"), step.get("cause"), fault)
 
 
 def _aim_unrecorded(view: AgentView, journal: Journal, order: Assignment, action: RequestAction) -> Aim:
