@@ -109,7 +109,8 @@ def test_the_operator_writes_orders_and_its_own_part_of_status(
     assert written["status"] == AGENT_VALUES | OPERATOR_VALUES
     Write("PATCH", f"{BASE}/updatepolicies/fleet/status", {"status": {"summary": "1/2"}}).send(operator_api)
     Write("PATCH", f"{BASE}/rebootlocks/default/status", {"status": {"term": 1}}).send(operator_api)
-    Write("PATCH", f"{LEASES}/careen-operator", {"spec": {"holderIdentity": "o"}}).send(operator_api)
+    lease = operator_api.get(f"{LEASES}/careen-operator")
+    Write("PUT", f"{LEASES}/careen-operator", {**lease, "spec": {"holderIdentity": "o"}}).send(operator_api)
     Write("PATCH", "/api/v1/nodes/n1", {"spec": {"unschedulable": True}}).send(operator_api)
     Write("DELETE", f"{BASE}/nodes/n1").send(operator_api)
 

@@ -108,11 +108,12 @@ def build_policies(namespace: str = NAMESPACE) -> list[Document]:
                 )
             ],
         ),
+        # A lock that nobody has led yet has no term, which is the same as term 0: who takes a place in it writes that.
         _policy(
             "careen-lock-terms", [_rule(GROUP, VERSION, ["rebootlocks/status"], ["UPDATE"])], [], {},
             [
                 _check(
-                    f"{install.is_operator} || ({_unchanged('status', ('term',))})",
+                    f"{install.is_operator} || object.?status.?term.orValue(0) == oldObject.?status.?term.orValue(0)",
                     "status.term of a RebootLock is written by the operator alone: it keeps a leader that was deposed "
                     "from granting; people write status.holders",
                 )
