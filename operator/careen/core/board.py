@@ -7,7 +7,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
-from careen.api.requirements import Requirements
+from careen.api.requirements import Metadata, Requirements
 
 from .patterns import AVOID, CONFLICT, REPLACE, Pattern, PatternIndex
 from .places import NOTHING, STANDING, Place, Role, Target, UnitSpec, group_of
@@ -52,7 +52,7 @@ class Board:
         """Units that changed, or whose places did, since this was last emptied."""
         self.renewed: set[str] = set()
         """Units that are others than before, since this was last emptied."""
-        self._by_metadata: dict[tuple[str, str], set[str]] = {}
+        self._by_metadata: dict[str, dict[str, set[str]]] = {}
         self._by_id: dict[str, set[str]] = {}
         self._claims: dict[str, tuple[tuple[str, Pattern], ...]] = {}
 
@@ -76,10 +76,19 @@ class Board:
         """Machines with this id, or with an id that begins with these 8 characters."""
         return self._by_id.get(machine_id, set())
 
-    def find_by_metadata(self, wanted: Iterable[tuple[str, tuple[str, ...]]]) -> set[str]:
+    def find_by_metadata(self, wanted: Metadata) -> set[str]:
         """Machines that have one of the values of each key."""
-        pools = [set().union(*(self._by_metadata.get((key, value), ()) for value in values)) for key, values in wanted]
-        return set.intersection(*pools)
+        found = (self._by_metadata.get(key, {}) for key, _ in wanted)
+        return set.intersection(
+            *(
+                set().union(*(there.get(value, ()) for value in values))
+                for there, (_, values) in zip(found, wanted, strict=True)
+            )
+        )
+
+    def list_domains(self, key: str) -> list[str]:
+        """Values of a key of the machines' metadata."""
+        return [value for value, machines in self._by_metadata.get(key, {}).items() if machines]
 
     def set_target(self, target: Target) -> None:
         """A machine is there, or is another than before."""
@@ -252,8 +261,8 @@ class Board:
             self.index.drop_name(name)
 
     def _keys(self, target: Target) -> Iterator[set[str]]:
-        for pair in target.metadata.items():
-            yield self._by_metadata.setdefault(pair, set())
+        for key, value in target.metadata.items():
+            yield self._by_metadata.setdefault(key, {}).setdefault(value, set())
         yield self._by_id.setdefault(target.machine_id, set())
         yield self._by_id.setdefault(target.machine_id[:8], set())
 

@@ -1,7 +1,8 @@
 """Whether a machine is able to run a unit, why not, and which of those that are able is the best."""
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
+from operator import itemgetter
 from typing import NamedTuple
 
 from .board import Board
@@ -9,6 +10,7 @@ from .patterns import AVOID, CONFLICT, REPLACE
 from .places import STANDING, NoPlace, group_of
 
 Bars = list[Container[str]]
+Rank = tuple[int, bool, int]
 
 
 class Fault(NamedTuple):
@@ -209,13 +211,27 @@ def _rank(board: Board, name: str, able: Iterator[str]) -> Iterator[str]:
     if not shunned and wanted.spread is None:
         return able
     spread = _count_domains(board, name)
+    domains = board.list_domains(wanted.spread) if wanted.spread is not None else []
+    best = (0, not domains and wanted.spread is not None, min((spread[value] for value in domains), default=0))
 
-    def rank(machine: str) -> tuple[int, bool, int]:
+    def rank(machine: str) -> Rank:
         beside = sum(bar.get(machine, 0) for bar in shunned)
         value = board.targets[machine].metadata.get(wanted.spread) if wanted.spread is not None else None
         return beside, wanted.spread is not None and value is None, spread[value]
 
-    return iter(sorted(able, key=rank))
+    return _put_best_first(able, rank, best)
+
+
+def _put_best_first(able: Iterator[str], rank: Callable[[str], Rank], best: Rank) -> Iterator[str]:
+    """Sort; but what can't be bettered comes without a look at all the others, since mostly the first one is taken."""
+    rest = []
+    for machine in able:
+        found = rank(machine)
+        if found == best:
+            yield machine
+        else:
+            rest.append((found, machine))
+    yield from (machine for _, machine in sorted(rest, key=itemgetter(0)))
 
 
 def _count_domains(board: Board, name: str) -> Counter[str | None]:
