@@ -206,7 +206,9 @@ def takes(specs: Mapping[str, UnitSpec], names: set[str], machine: Target, unit:
     if any(fits(unit.name, specs[name].requirements.replaces) for name in names):
         return False
     group = [n for n in (*names, unit.name) if n.startswith("w@")]
-    of_group = (u.requirements.max_per_machine for u in specs.values() if u.name[:2] == "w@" and u.desired != "inactive")
+    of_group = (
+        u.requirements.max_per_machine for u in specs.values() if u.name[:2] == "w@" and u.desired != "inactive"
+    )
     if unit.name in group and len(group) > min((most for most in of_group if most is not None), default=99):
         return False
     weight = sum(specs[name].requirements.weight for name in names) + wanted.weight
