@@ -263,8 +263,6 @@ def _takes_family(board: Board, name: str, family: list[str], machine: str) -> b
     coming = [member for member in family if board.places.get(member, {}).get(machine) not in STANDING]
     if any(explain(board, member, machine, beside=everyone) is not None for member in coming):
         return False
-    if any(_conflict(board, member, other) for member in coming for other in everyone - {member}):
-        return False
     capacity = board.targets[machine].capacity
     weights = sum(board.asks(member).weight for member in (name, *coming))
     return capacity is None or board.used[machine] + weights <= capacity

@@ -189,3 +189,43 @@ def test_only_the_units_of_a_lost_machine_are_decided_anew() -> None:
     lost = {name for name, places in current.items() if places[0].machine == "m3"}
     assert {d.unit for d in found.decisions} == lost
     assert len(lost) == 4
+
+
+def test_what_is_still_being_stopped_still_takes_room() -> None:
+    units = specs(a=NONE)
+    current = {"old.service": (Place("m1", Role.LEAVE, True),)}
+    assert show(place(units, targets(1, capacity=1), current, 0.0)) == {}
+    assert show(place(units, targets(1, capacity=1), {}, 1.0)) == {"a": "m1"}
+
+
+def test_followers_go_where_their_peer_goes() -> None:
+    units = specs(b=Asks(machine_of=("p.service",)), p=Asks(machine_metadata=(("zone", ("y",)),)))
+    machines = {"m1": Target("m1", "1", {"zone": "x"}), "m2": Target("m2", "2", {"zone": "y"})}
+    current = {"b.service": at("m1"), "p.service": at("m1")}
+    assert show(place(units, machines, current, 0.0)) == {"b": "m1 Leave, m2 Wait", "p": "m1 Leave, m2 Wait"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        (Asks(conflicts=("w@1.*",)), {"w@1": "m1 Leave, m2 Wait"}),
+        (Asks(max_per_machine=1), {"w@1": "m1 Leave, m2 Wait"}),
+        (Asks(weight=2), {"w@1": "m1 Leave, m2 Wait"}),
+        (Asks(replaces=("w@1.*",)), {"w@1": "m1 Leave, m2 Wait"}),
+        (Asks(conflicts=("other.*",)), {}),
+    ],
+)
+def test_a_unit_that_changes_moves_its_neighbours(changed: Asks, expected: dict[str, str]) -> None:
+    """Although nothing about them has changed."""
+    placer, units, machines = Placer(), specs(w_1=NONE, w_2=NONE), targets(2, capacity=2)
+    current = {"w@1.service": at("m1"), "w@2.service": at("m1")}
+    assert placer.place(units, machines, current, 0.0).decisions == ()
+    assert show(placer.place(units | specs(w_2=changed), machines, current, 1.0)) == expected
+
+
+def test_a_lower_limit_reaches_machines_that_the_unit_is_not_on() -> None:
+    placer, units, machines = Placer(), specs(w_1=NONE, w_2=NONE, w_3=NONE), targets(3)
+    current = {"w@1.service": at("m1"), "w@2.service": at("m1"), "w@3.service": at("m2")}
+    assert placer.place(units, machines, current, 0.0).decisions == ()
+    found = placer.place(units | specs(w_3=Asks(max_per_machine=1)), machines, current, 1.0)
+    assert show(found) == {"w@1": "m1 Leave, m3 Wait"}
