@@ -54,6 +54,7 @@ class Board:
         """Units that are others than before, since this was last emptied."""
         self._by_metadata: dict[str, dict[str, set[str]]] = {}
         self._by_id: dict[str, set[str]] = {}
+        self._replacers: set[str] = set()
         self._claims: dict[str, tuple[tuple[str, Pattern], ...]] = {}
 
     def asks(self, name: str) -> Requirements:
@@ -189,6 +190,9 @@ class Board:
             self.followers.setdefault(peer, set()).add(name)
         if wanted.global_:
             self.globals[name] = unit
+        if wanted.replaces:
+            self._replacers.add(name)
+            self._touch_replacers()
         if wanted.max_per_machine is not None and (group := group_of(name)) is not None:
             self._limit(group, wanted.max_per_machine, 1)
 
@@ -204,17 +208,27 @@ class Board:
             if not self.followers[peer]:
                 del self.followers[peer]
         self.globals.pop(name, None)
+        if wanted.replaces:
+            self._touch_replacers()
+            self._replacers.discard(name)
         self.kept_off.pop(name, None)
         if wanted.max_per_machine is not None and (group := group_of(name)) is not None:
             self._limit(group, wanted.max_per_machine, -1)
+
+    def _touch_replacers(self) -> None:
+        """Who replaces whom hangs on all that replace, wherever they are: a detour back makes it void."""
+        for name in self._replacers:
+            self.touched.update(self.places.get(name, ()))
 
     def _limit(self, group: str, limit: int, number: int) -> None:
         before = min(self.limits.get(group, {limit + 1: 0}))
         _add(self.limits.setdefault(group, {}), limit, number)
         if not self.limits[group]:
             del self.limits[group]
-        if min(self.limits.get(group, {limit + 1: 0})) < before:
-            self.touched.update(self.groups.get(group, ()))
+        if min(self.limits.get(group, {limit + 1: 0})) != before:
+            for name, machines in self.places.items():
+                if group_of(name) == group:
+                    self.touched.update(machines)
 
     def _count(self, name: str, machine: str, role: Role, number: int) -> None:
         for pattern in self.index.hits(name):
