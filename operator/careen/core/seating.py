@@ -4,7 +4,7 @@ Whatever a unit does in a pass, those that are looked at later in the same pass 
 board gives the same places, whichever of its units are looked at because something has changed around them.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from heapq import heappop, heappush
 
 from careen.api.reasons import Reason
@@ -71,8 +71,7 @@ class Seating:
             self._settle(name)
         self._checks.push(names)
         self._checks.drain(self._check)
-        self._spread_globals([n for n in board.globals if n in board.renewed], board.targets)
-        self._spread_globals(board.globals, board.touched)
+        self._spread_globals(board.renewed)
         for machine in sorted(self._lost):
             self._leave_silent(machine)
         for machine in self._leaving:
@@ -80,7 +79,7 @@ class Seating:
         self._checks.drain(self._check)
         self._place_all()
         self._rebalance()
-        self._spread_globals(board.globals, board.touched)
+        self._spread_globals(frozenset())
         for name in sorted(board.unsettled & board.homeless):
             self._turn(name, Role.YIELD, Role.LEAVE)  # There is no new place to wait for.
         self._explain()
@@ -266,10 +265,11 @@ class Seating:
         queue.drain(move)
         return moved
 
-    def _spread_globals(self, names: Iterable[str], machines: Iterable[str]) -> None:
+    def _spread_globals(self, renewed: Container[str]) -> None:
+        """Put global units on all machines that are able: renewed ones on any, others where something has changed."""
         board = self.board
-        for name in sorted(names):
-            for machine in sorted(machines):
+        for name in sorted(board.globals):
+            for machine in sorted(board.targets if name in renewed else board.touched):
                 off = board.kept_off.setdefault(name, {})
                 off.pop(machine, None)
                 role = board.places.get(name, {}).get(machine)
