@@ -229,3 +229,11 @@ def test_a_lower_limit_reaches_machines_that_the_unit_is_not_on() -> None:
     assert placer.place(units, machines, current, 0.0).decisions == ()
     found = placer.place(units | specs(w_3=Asks(max_per_machine=1)), machines, current, 1.0)
     assert show(found) == {"w@1": "m1 Leave, m3 Wait"}
+
+
+def test_a_new_global_unit_does_not_come_before_an_older_one_on_new_machines() -> None:
+    placer, units = Placer(), specs(a=Asks(global_=True))
+    current = {"a.service": at("m1")}
+    assert placer.place(units, targets(1), current, 0.0).decisions == ()
+    found = placer.place(units | specs(b=Asks(global_=True, conflicts=("a.*",))), targets(3), current, 1.0)
+    assert show(found) == {"a": "m1, m2, m3"}
