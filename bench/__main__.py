@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable
 
-from . import delta, handover, outage, planning, staging
+from . import delta, handover, outage, placement, planning, staging
 
 
 def bench_handover() -> list[str]:
@@ -30,6 +30,19 @@ def bench_planning() -> list[str]:
                 f"{found.ratio:.1f} times reading their JSON ({found.json_ms:.1f} ms)"
             )
     return lines
+
+
+def bench_placement() -> list[str]:
+    """5000 units on 1000 machines."""
+    found = placement.measure(5000, 1000)
+    rows = (("from nothing", found.full), ("nothing changed", found.idle), ("one machine lost", found.lost))
+    return [
+        *(
+            f"{what}: {figure.ms:.1f} ms of CPU, {figure.kib:.0f} KiB at most, {figure.decisions} decisions"
+            for what, figure in rows
+        ),
+        f"one machine lost by from nothing: 1/{1 / found.share:.0f}; {found.unplaced} units without a place",
+    ]
 
 
 def bench_staging() -> list[str]:
@@ -72,6 +85,7 @@ def bench_outage() -> list[str]:
 
 BENCHES: dict[str, Callable[[], list[str]]] = {
     "planning": bench_planning,
+    "placement": bench_placement,
     "handover": bench_handover,
     "staging": bench_staging,
     "delta": bench_delta,

@@ -36,6 +36,7 @@ class Reason(StrEnum):
     PROTOCOL_SKEW = "ProtocolSkew"
     NO_DEADMAN = "NoDeadman"
     REQUESTED = "Requested"
+    UNIT_NOT_MOVABLE = "UnitNotMovable"
     # A machine is at work.
     STAGING = "Staging"
     STAGING_FAILED = "StagingFailed"
