@@ -1,4 +1,4 @@
-"""Patterns on unit names as Conflicts and Replaces hold them: Go's path.Match, without its way of failing in silence."""
+"""Patterns on unit names, for Conflicts and Replaces: Go's path.Match, without its way of failing in silence."""
 
 from __future__ import annotations
 

@@ -110,7 +110,6 @@ def find_conflicts(wanted: Requirements, name: str) -> Iterator[str]:
 
     `name` is the unit's own.
     """
-    yield from _find_unmatchable(wanted)
     for word, patterns in (("conflict", wanted.conflicts), ("replace", wanted.replaces)):
         for peer in wanted.machine_of:
             for pattern in patterns:
@@ -126,8 +125,9 @@ def find_conflicts(wanted: Requirements, name: str) -> Iterator[str]:
     for one, other in EXCLUSIVE:
         if given[one] and given[other]:
             yield f"{one} cannot be used with {other}"
+    yield from _find_unmatchable(wanted)
     if name in wanted.machine_of:
-        yield f"MachineOf {quote(name)} is the unit itself"
+        yield f"MachineOf {quote(name)} must be another unit, not the unit itself"
     yield from _find_idle(wanted, name)
 
 
@@ -156,7 +156,9 @@ def _find_unmatchable(wanted: Requirements) -> Iterator[str]:
         ("avoids", wanted.avoids),
     ):
         for pattern in patterns:
-            if compile_glob(pattern) is None:
+            if any(character.isspace() for character in pattern):
+                yield f"{option} {quote(pattern)} must be one name or pattern; several in one line are quoted each"
+            elif compile_glob(pattern) is None:
                 yield f"{option} {quote(pattern)} must be a name or a pattern: a bracket or a backslash is left open"
 
 
