@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from .meta import Condition, Model, ObjectName, Timestamp
-from .policy import LIST_MAP_BY_TYPE, LabelKey
+from .policy import LIST_MAP_BY_TYPE
 from .rules import ALLOWED, rule, rules
 
 MOST_CONTENT = 65_536
@@ -94,19 +94,22 @@ class Placement(
     meant."""
     replaces: UnitPatterns | None = None
     """Units whose names match one of these patterns leave the machine that this one is put on."""
-    global_: Annotated[bool, Field(alias="global")] | None = None
+    global_: Annotated[bool | None, Field(alias="global")] = None
     """Run on every machine that fits, also on those that join later."""
-    weight: Annotated[int, Field(ge=1, le=1000)] = 1
-    """How much of a machine's capacity the unit takes up; the least loaded machine is chosen. Default 1."""
+    weight: Annotated[int, Field(ge=0, le=100_000)] = 1
+    """How much the unit adds to the load of its machine, and takes of its capacity; the least loaded machine is chosen.
+    Default 1."""
+    group: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """Name of the set of units that maxPerMachine and spreadOver count. Absent: the units of the same template."""
     max_per_machine: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Most units of the same template on one machine. Default: no limit."""
+    """Most units of the group on one machine. Absent: no limit."""
     avoids: UnitPatterns | None = None
     """Run beside units whose names match one of these patterns only where there is no other place."""
-    spread: LabelKey | None = None
-    """Label of the core Node over whose values the units of the same template are spread evenly."""
+    spread_over: MetadataKey | None = None
+    """Key of the machines' metadata over whose values the group is spread evenly, as far as that can be."""
     surge: bool = False
     """When the unit moves, start it in its new place before it is stopped in the old one. Default false."""
-    interruptible: bool = False
+    allow_interruption: bool = False
     """The unit's machine may be activated though the unit can't run anywhere else: it is down until the machine is
     back. Without it such a unit refuses the activation with reason UnitNotMovable. Default false."""
 

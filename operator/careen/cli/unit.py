@@ -55,9 +55,9 @@ def verify(
 
 def check_file(path: Path) -> Verdict:
     """What is to be said of a unit file under its own name. OSError if it can't be read."""
+    from careen.api.requirements import Requirements
     from careen.units.file import MOST_BYTES
     from careen.units.reading import Verdict, check_unit
-    from careen.units.requirements import Requirements
 
     with path.open("rb") as opened:
         # One byte more than is allowed is enough to tell that it is too long, whatever the file is.
@@ -75,10 +75,12 @@ def check_file(path: Path) -> Verdict:
 
 def describe_verdict(verdict: Verdict) -> Iterator[str]:
     """The verdict as lines of text, without the errors."""
+    from careen.units.wishes import dump_requirements
+
     rows = [("name", verdict.name)]
     if verdict.file is not None:
         rows += [("hash", verdict.file.hash), ("description", verdict.file.description or "-")]
-        for name, value in verdict.requirements.dump().items():
+        for name, value in dump_requirements(verdict.requirements).items():
             rows += [(name, each) for each in _spell(value)]
     for name, value in rows:
         yield f"{name:<16} {value}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from careen.api.requirements import Requirements
 from careen.units.file import UnitFile
 from careen.units.names import UnitName
 from careen.units.quoting import quote
-from careen.units.requirements import Requirements, make_metadata
+from careen.units.wishes import make_metadata
 
 SECTION = "X-Fleet"
 NAMES = {
@@ -50,10 +51,10 @@ def read_section(file: UnitFile) -> Reading:
     requirements = Requirements(
         machine_id=_pick_machine(file),
         machine_of=_sort(values("MachineOf")),
-        machine_metadata=make_metadata((key, value) for key, _, value in map(_split_pair, pairs) if key and value),
+        metadata=make_metadata((key, value) for key, _, value in map(_split_pair, pairs) if key and value),
         conflicts=_sort(word for value in values("Conflicts") for word in value.split()),
         replaces=_sort(values("Replaces")),
-        global_=truth.lower() in TRUE,
+        is_global=truth.lower() in TRUE,
     )
     return Reading(requirements, tuple(_find_bad_pairs(pairs)), tuple(_find_doubts(file, truth)))
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from careen.api.requirements import Requirements
 from careen.units.file import UnitError, UnitFile, parse_unit
 from careen.units.fleet import KNOWN, SECTION, Reading, expand_specifiers, read_section
 from careen.units.names import UnitName, check_activation
-from careen.units.requirements import BEYOND, FLEET, Requirements, find_conflicts, make_metadata
+from careen.units.wishes import FLEET, WIRE, dump_requirements, find_conflicts, make_metadata, pick_fleet
 
 NAME_LISTS = ("machine_of", "conflicts", "replaces", "avoids")
 """Fields of Requirements that hold names or patterns."""
@@ -35,7 +36,7 @@ class Verdict:
         return {
             "name": self.name,
             "hash": self.file.hash if self.file is not None else None,
-            "requirements": self.requirements.dump() if self.file is not None else None,
+            "requirements": dump_requirements(self.requirements) if self.file is not None else None,
             "errors": list(self.errors),
         }
 
@@ -67,7 +68,7 @@ def read_requirements(file: UnitFile, placement: Mapping[str, Any] | None = None
         if any(name in placement for name in FLEET.values()):
             differences = tuple(_find_differences(section.requirements, wanted))
         else:
-            wanted = replace(wanted, **{name: getattr(section.requirements, name) for name in FLEET})
+            wanted = replace(wanted, **pick_fleet(section.requirements))
     errors = (*find_conflicts(wanted, file.name.full), *section.errors, *differences)
     return Reading(wanted, errors, section.warnings)
 
@@ -79,14 +80,13 @@ def read_placement(placement: Mapping[str, Any], name: UnitName) -> Requirements
         return expand_specifiers(value, name)
 
     found: dict[str, Any] = {}
-    wire = {**FLEET, **BEYOND}
     for field in fields(Requirements):
-        value = placement.get(wire[field.name])
+        value = placement.get(WIRE[field.name])
         if value is None:
             continue
         if field.name in NAME_LISTS:
             found[field.name] = tuple(sorted({expand(each) for each in value}))
-        elif field.name == "machine_metadata":
+        elif field.name == "metadata":
             found[field.name] = make_metadata((expand(key), expand(each)) for key in value for each in value[key])
         else:
             found[field.name] = expand(value) if isinstance(value, str) else value
@@ -95,7 +95,7 @@ def read_placement(placement: Mapping[str, Any], name: UnitName) -> Requirements
 
 def _find_differences(section: Requirements, placement: Requirements) -> Iterator[str]:
     """Requirements are said in one place, or alike in both: to join them would let one hide in the other."""
-    in_section, in_placement = section.dump(), placement.dump()
+    in_section, in_placement = dump_requirements(section), dump_requirements(placement)
     for wire in FLEET.values():
         one, other = in_placement.get(wire), in_section.get(wire)
         if one != other:
