@@ -128,8 +128,6 @@ def _find_idle(wanted: Requirements, name: str) -> Iterator[str]:
     for field in ("max_per_machine", "spread_over"):
         if getattr(wanted, field) is not None and alone:
             yield f"placement.{BEYOND[field]} must have placement.group, but for the units of a template"
-    if wanted.group is not None and wanted.max_per_machine is None and wanted.spread_over is None:
-        yield "placement.group must have placement.maxPerMachine or placement.spreadOver, which count it"
     if not wanted.is_global:
         return
     for field in ("group", "max_per_machine", "avoids", "spread_over", "surge", "allow_interruption"):
