@@ -1,38 +1,39 @@
-"""What a unit asks of the machine it is put on: one model for [X-Fleet] and for Unit.spec.placement."""
+"""What a unit asks of its place: the one model behind [X-Fleet] and Unit.spec.placement."""
 
 from dataclasses import dataclass
+
+Metadata = tuple[tuple[str, tuple[str, ...]], ...]
+"""Keys in order, each with the values, in order, of which the machine must have one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """A unit's requirements, with all specifiers replaced. The defaults ask for nothing.
+    """Where a unit may run. Lists are sorted and without repeats, so equal wishes are equal; specifiers are replaced.
 
-    Globs are fleet's: `*` and `?` do not cross `/`, `[..]` is a class, a backslash escapes, a bad pattern never matches.
+    The first six are fleet's; the others are off unless asked for.
     """
 
     machine_id: str | None = None
-    """MachineID: the full machine id, or its first 8 characters; None for any machine."""
+    """The machine, by the whole of its id or the first 8 characters of it. None: any."""
     machine_of: tuple[str, ...] = ()
-    """MachineOf: full names of units that must be on the same machine; all must hold."""
-    metadata: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """MachineMetadata: keys with the values allowed for each, both sorted; one value of each key must hold, exactly."""
+    """Names of units that must all be on the same machine."""
+    machine_metadata: Metadata = ()
+    """Metadata of the machine: every key must have one of its values, by exact equality."""
     conflicts: tuple[str, ...] = ()
-    """Conflicts: globs on the names of other units that must not be on the same machine, whichever came first."""
-    is_global: bool = False
-    """Global: whether it runs on every machine that is able to run it."""
+    """Patterns on the names of units that must not be on the same machine; the unit itself never is meant."""
     replaces: tuple[str, ...] = ()
-    """Replaces: globs on the names of other units that leave a machine for this one."""
+    """Patterns on the names of units that must leave the machine."""
+    global_: bool = False
+    """Run on every machine that fits."""
     weight: int = 1
-    """How much it adds to the load of its machine, and takes of its capacity; at least 0."""
-    group: str | None = None
-    """Name of the set of units that max_per_machine and spread_over count; None for its template, or itself alone."""
+    """How much of a machine's capacity the unit takes up, and how much it adds to its load; at least 0."""
     max_per_machine: int | None = None
-    """At most this many units of its group on its machine, itself among them; at least 1, None for any number."""
+    """Most units of the same template on one machine, at least 1; the least that any of them asks for. None: no limit."""
     avoids: tuple[str, ...] = ()
-    """Globs on the names of other units that it is put beside only where nothing else is left."""
-    spread_over: str | None = None
-    """Key of the machines' metadata over whose values its group is spread evenly, as far as that can be."""
+    """Patterns on the names of units that had better not be on the same machine: conflicts that may be broken."""
+    spread: str | None = None
+    """Key of the machines' metadata over whose values the units of the same template are spread evenly. None: not."""
     surge: bool = False
-    """Whether it is started on its new machine before it is stopped on the old one."""
-    allow_interruption: bool = False
-    """Whether its machine may be rebooted under it where no other machine is able to run it."""
+    """Moved, the unit is started in its new place before it is stopped in the old one."""
+    interruptible: bool = False
+    """A machine may be activated though the unit can't go anywhere else: it is down until the machine is back."""

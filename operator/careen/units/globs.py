@@ -1,41 +1,46 @@
-"""Patterns on unit names as fleet has them: Go's path.Match, in which a bad pattern never matches.
+"""Patterns on unit names, for Conflicts and Replaces: Go's path.Match, without its way of failing in silence."""
 
-`*` and `?` do not cross `/`, `[a-z]` and `[^a-z]` are classes, a backslash takes the next character as it is.
-"""
+from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 
-_WILD = re.compile(r"[*?\[\\]")
-_NEVER = re.compile(r"(?!)")
+META = frozenset("*?[\\")
+"""Characters that make a pattern more than a plain name."""
 
 
-@lru_cache(maxsize=65536)
-def compile_glob(pattern: str) -> re.Pattern[str]:
-    """The pattern as a regular expression for fullmatch; one that never matches for a bad pattern."""
+@dataclass(frozen=True, slots=True)
+class Glob:
+    """A pattern that was understood."""
+
+    pattern: str
+    literal: str | None
+    """The one name that it matches, when it is a plain name: such patterns can be looked up instead of tried."""
+    _expression: re.Pattern[str]
+
+    def matches(self, name: str) -> bool:
+        """Whether the whole name fits."""
+        return self._expression.fullmatch(name) is not None
+
+
+@lru_cache(maxsize=16_384)
+def compile_glob(pattern: str) -> Glob | None:
+    """The pattern, ready for use; None for one that can't be understood (an open bracket, a backslash at the end).
+
+    `*` and `?` do not cross `/`, `[a-z]` and `[^a-z]` are classes, a backslash takes the next character as it is.
+    """
     expression = _translate(pattern)
-    return _NEVER if expression is None else re.compile(expression, re.DOTALL)
+    if expression is None:
+        return None
+    literal = pattern if not META & set(pattern) else None
+    return Glob(pattern, literal, re.compile(expression, re.DOTALL))
 
 
-def matches_glob(pattern: str, name: str) -> bool:
-    """Whether the whole name matches."""
-    return compile_glob(pattern).fullmatch(name) is not None
-
-
-def is_bad_glob(pattern: str) -> bool:
-    """Whether the pattern can't be understood: a bracket is left open or is empty, or a backslash ends it."""
-    return _translate(pattern) is None
-
-
-def is_literal(pattern: str) -> bool:
-    """Whether the pattern has nothing special in it, and so matches only itself."""
-    return _WILD.search(pattern) is None
-
-
-def literal_prefix(pattern: str) -> str:
-    """What every name that matches begins with."""
-    found = _WILD.search(pattern)
-    return pattern if found is None else pattern[: found.start()]
+def match_glob(pattern: str, name: str) -> bool:
+    """Whether the pattern matches the whole name; one that can't be understood matches nothing."""
+    glob = compile_glob(pattern)
+    return glob is not None and glob.matches(name)
 
 
 def _translate(pattern: str) -> str | None:
