@@ -28,7 +28,7 @@ class Requirements:
     weight: int = 1
     """How much of a machine's capacity the unit takes up, and how much it adds to its load; at least 0."""
     max_per_machine: int | None = None
-    """Most units of the same template on one machine, at least 1; the least that any of them asks for. None: no limit."""
+    """Most units of the same template on one machine; the least that any of them asks for counts. None: no limit."""
     avoids: tuple[str, ...] = ()
     """Patterns on the names of units that had better not be on the same machine: conflicts that may be broken."""
     spread: str | None = None

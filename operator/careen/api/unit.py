@@ -99,17 +99,15 @@ class Placement(
     weight: Annotated[int, Field(ge=0, le=100_000)] = 1
     """How much the unit adds to the load of its machine, and takes of its capacity; the least loaded machine is chosen.
     Default 1."""
-    group: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    """Name of the set of units that maxPerMachine and spreadOver count. Absent: the units of the same template."""
     max_per_machine: Annotated[int, Field(ge=1, le=1000)] | None = None
-    """Most units of the group on one machine. Absent: no limit."""
+    """Most units of the same template on one machine; the least that any of them asks for counts. Absent: no limit."""
     avoids: UnitPatterns | None = None
     """Run beside units whose names match one of these patterns only where there is no other place."""
-    spread_over: MetadataKey | None = None
-    """Key of the machines' metadata over whose values the group is spread evenly, as far as that can be."""
+    spread: MetadataKey | None = None
+    """Key of the machines' metadata over whose values the units of the same template are spread evenly."""
     surge: bool = False
     """When the unit moves, start it in its new place before it is stopped in the old one. Default false."""
-    allow_interruption: bool = False
+    interruptible: bool = False
     """The unit's machine may be activated though the unit can't run anywhere else: it is down until the machine is
     back. Without it such a unit refuses the activation with reason UnitNotMovable. Default false."""
 

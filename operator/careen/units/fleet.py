@@ -51,10 +51,10 @@ def read_section(file: UnitFile) -> Reading:
     requirements = Requirements(
         machine_id=_pick_machine(file),
         machine_of=_sort(values("MachineOf")),
-        metadata=make_metadata((key, value) for key, _, value in map(_split_pair, pairs) if key and value),
+        machine_metadata=make_metadata((key, value) for key, _, value in map(_split_pair, pairs) if key and value),
         conflicts=_sort(word for value in values("Conflicts") for word in value.split()),
         replaces=_sort(values("Replaces")),
-        is_global=truth.lower() in TRUE,
+        global_=truth.lower() in TRUE,
     )
     return Reading(requirements, tuple(_find_bad_pairs(pairs)), tuple(_find_doubts(file, truth)))
 

@@ -86,7 +86,7 @@ def read_placement(placement: Mapping[str, Any], name: UnitName) -> Requirements
             continue
         if field.name in NAME_LISTS:
             found[field.name] = tuple(sorted({expand(each) for each in value}))
-        elif field.name == "metadata":
+        elif field.name == "machine_metadata":
             found[field.name] = make_metadata((expand(key), expand(each)) for key in value for each in value[key])
         else:
             found[field.name] = expand(value) if isinstance(value, str) else value

@@ -6,30 +6,27 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
-from careen.api.globs import is_bad_glob, matches_glob
-from careen.api.requirements import Requirements
+from careen.api.requirements import Metadata, Requirements
+from careen.units.globs import compile_glob, match_glob
 from careen.units.names import check_name
 from careen.units.quoting import quote
-
-Metadata = tuple[tuple[str, tuple[str, ...]], ...]
 
 FLEET = {
     "machine_id": "machineID",
     "machine_of": "machineOf",
-    "metadata": "machineMetadata",
+    "machine_metadata": "machineMetadata",
     "conflicts": "conflicts",
     "replaces": "replaces",
-    "is_global": "global",
+    "global_": "global",
 }
 """Fields that [X-Fleet] can say too, with their names on the wire."""
 BEYOND = {
     "weight": "weight",
-    "group": "group",
     "max_per_machine": "maxPerMachine",
     "avoids": "avoids",
-    "spread_over": "spreadOver",
+    "spread": "spread",
     "surge": "surge",
-    "allow_interruption": "allowInterruption",
+    "interruptible": "interruptible",
 }
 """Fields that only Unit.spec.placement has, with their names on the wire."""
 WIRE = {**FLEET, **BEYOND}
@@ -50,7 +47,7 @@ def dump_requirements(wanted: Requirements) -> dict[str, Any]:
 
 
 def _dump_value(name: str, value: Any) -> Any:
-    if name == "metadata":
+    if name == "machine_metadata":
         return {key: list(values) for key, values in value}
     return list(value) if isinstance(value, tuple) else value
 
@@ -71,11 +68,11 @@ def find_conflicts(wanted: Requirements, name: str) -> Iterator[str]:
     for word, patterns in (("conflict", wanted.conflicts), ("replace", wanted.replaces)):
         for peer in wanted.machine_of:
             for pattern in patterns:
-                if matches_glob(pattern, peer):
+                if match_glob(pattern, peer):
                     yield f"unresolvable requirements: peer {quote(peer)} matches {word} {quote(pattern)}"
     given = {
         "MachineID": wanted.machine_id is not None,
-        "Global": wanted.is_global,
+        "Global": wanted.global_,
         "Peers": bool(wanted.machine_of),
         "Conflicts": bool(wanted.conflicts),
         "Replaces": bool(wanted.replaces),
@@ -118,18 +115,17 @@ def _find_unmatchable(wanted: Requirements) -> Iterator[str]:
         for pattern in patterns:
             if any(character.isspace() for character in pattern):
                 yield f"{option} {quote(pattern)} must be one name or pattern; several in one line are quoted each"
-            elif is_bad_glob(pattern):
+            elif compile_glob(pattern) is None:
                 yield f"{option} {quote(pattern)} must be a name or a pattern: a bracket or a backslash is left open"
 
 
 def _find_idle(wanted: Requirements, name: str) -> Iterator[str]:
     """Wishes that would change nothing: what is asked for must be done or refused."""
-    alone = "@" not in name and wanted.group is None
-    for field in ("max_per_machine", "spread_over"):
-        if getattr(wanted, field) is not None and alone:
-            yield f"placement.{BEYOND[field]} must have placement.group, but for the units of a template"
-    if not wanted.is_global:
+    for field in ("max_per_machine", "spread"):
+        if getattr(wanted, field) is not None and "@" not in name:
+            yield f"placement.{BEYOND[field]} must be of a unit of a template, such as web@1.service"
+    if not wanted.global_:
         return
-    for field in ("group", "max_per_machine", "avoids", "spread_over", "surge", "allow_interruption"):
+    for field in ("max_per_machine", "avoids", "spread", "surge", "interruptible"):
         if getattr(wanted, field) != getattr(NOTHING, field):
             yield f"Global cannot be used with {BEYOND[field]}: such a unit runs on every machine that fits, and stays"

@@ -53,18 +53,18 @@ def test_values_of_one_key_are_alternatives_and_keys_add_up() -> None:
     found = wanted(
         'MachineMetadata="region=us" "disk=ssd"', "MachineMetadata=region=eu", "X-ConditionMachineMetadata=rack=1"
     )
-    assert found.metadata == (("disk", ("ssd",)), ("rack", ("1",)), ("region", ("eu", "us")))
+    assert found.machine_metadata == (("disk", ("ssd",)), ("rack", ("1",)), ("region", ("eu", "us")))
 
 
 def test_an_empty_value_between_two_spaces_is_harmless() -> None:
-    assert wanted('MachineMetadata="a=b"  "c=d"').metadata == (("a", ("b",)), ("c", ("d",)))
+    assert wanted('MachineMetadata="a=b"  "c=d"').machine_metadata == (("a", ("b",)), ("c", ("d",)))
 
 
 @pytest.mark.parametrize("pair", ["region=eu region=us", "a=b=c", "a", "=b", "a="])
 def test_a_malformed_pair_is_refused_by_its_words_and_not_dropped(pair: str) -> None:
     reading = read(f"MachineMetadata={pair}", "MachineMetadata=good=1")
     assert reading.errors == (f'MachineMetadata "{pair}" must be key=value; several in one line are quoted each',)
-    assert reading.requirements.metadata == (("good", ("1",)),)
+    assert reading.requirements.machine_metadata == (("good", ("1",)),)
 
 
 def test_conflicts_in_one_unquoted_value_all_count() -> None:
@@ -83,18 +83,18 @@ def test_all_peers_count() -> None:
 
 @pytest.mark.parametrize("word", ["true", "True", "YES", "yes", "1", "on", "t", "T"])
 def test_words_for_global(word: str) -> None:
-    assert wanted(f"Global={word}").is_global
+    assert wanted(f"Global={word}").global_
 
 
 @pytest.mark.parametrize("word", ["false", "no", "0", "off", "f", "", "maybe", "2"])
 def test_other_words_are_not(word: str) -> None:
-    assert not wanted(f"Global={word}").is_global
+    assert not wanted(f"Global={word}").global_
 
 
 def test_the_last_global_wins() -> None:
-    assert not wanted("Global=true", "Global=false").is_global
-    assert not wanted("Global=true", "Global=").is_global
-    assert wanted("Global=false", 'Global="no" "yes"').is_global
+    assert not wanted("Global=true", "Global=false").global_
+    assert not wanted("Global=true", "Global=").global_
+    assert wanted("Global=false", 'Global="no" "yes"').global_
 
 
 def test_the_first_machine_id_wins_and_a_modern_name_over_an_old_one() -> None:
@@ -112,7 +112,10 @@ def test_old_names_are_honoured() -> None:
         "X-Conflicts=c*.service d.service",
     )
     assert found == Requirements(
-        machine_id="m", machine_of=("p.service",), metadata=(("a", ("b",)),), conflicts=("c*.service", "d.service")
+        machine_id="m",
+        machine_of=("p.service",),
+        machine_metadata=(("a", ("b",)),),
+        conflicts=("c*.service", "d.service"),
     )
 
 
@@ -145,7 +148,7 @@ def test_specifiers_are_replaced_in_all_values() -> None:
     found = wanted("MachineOf=db@%i.service", "Conflicts=%p@*.service", 'MachineMetadata="zone=%i"')
     assert found.machine_of == ("db@7.service",)
     assert found.conflicts == ("web@*.service",)
-    assert found.metadata == (("zone", ("7",)),)
+    assert found.machine_metadata == (("zone", ("7",)),)
 
 
 def test_an_unknown_key_is_taken_and_pointed_out_once() -> None:

@@ -15,6 +15,7 @@ EVERYTHING = (
     "MachineOf=db@%i.service",
     'Conflicts="b.service" "a*.service"',
 )
+IN_ONE_PLACE = "requirements must be in one place, or the same in both"
 SAME: dict[str, Any] = {
     "machineMetadata": {"region": ["eu"]},
     "machineOf": ["db@7.service"],
@@ -106,7 +107,7 @@ def test_placement_and_section_are_one_model() -> None:
     assert errors(*EVERYTHING) == ()
     assert check(*EVERYTHING).requirements == check(**SAME).requirements
     assert check(*EVERYTHING).requirements == Requirements(
-        machine_of=("db@7.service",), metadata=(("region", ("eu",)),), conflicts=("a*.service", "b.service")
+        machine_of=("db@7.service",), machine_metadata=(("region", ("eu",)),), conflicts=("a*.service", "b.service")
     )
     for lines, placement in (
         ("MachineID=m", {"machineID": "m"}),
@@ -119,7 +120,9 @@ def test_placement_and_section_are_one_model() -> None:
 def test_specifiers_count_in_placement_too() -> None:
     placement = {"machineOf": ["db@%i.service"], "machineMetadata": {"zone": ["%i"]}, "avoids": ["%p@*.service"]}
     found = check(**placement).requirements
-    assert found == Requirements(machine_of=("db@7.service",), metadata=(("zone", ("7",)),), avoids=("web@*.service",))
+    assert found == Requirements(
+        machine_of=("db@7.service",), machine_metadata=(("zone", ("7",)),), avoids=("web@*.service",)
+    )
 
 
 def test_the_same_in_both_is_taken() -> None:
@@ -129,8 +132,7 @@ def test_the_same_in_both_is_taken() -> None:
 
 def test_different_in_both_is_refused() -> None:
     assert errors("Conflicts=a.service", conflicts=["b.service"]) == (
-        'placement.conflicts is ["b.service"] and [X-Fleet] says ["a.service"]: '
-        "requirements must be in one place, or the same in both",
+        'placement.conflicts is ["b.service"] and [X-Fleet] says ["a.service"]: ' + IN_ONE_PLACE,
     )
     found = errors("Conflicts=a.service", machineMetadata={"a": ["b"]})
     assert [each.partition(" and ")[0] for each in found] == [
@@ -141,23 +143,23 @@ def test_different_in_both_is_refused() -> None:
 
 
 def test_what_the_section_cant_say_goes_beside_it() -> None:
-    found = check("Conflicts=a.service", weight=3, surge=True, allowInterruption=True, avoids=["b.service"])
+    found = check("Conflicts=a.service", weight=3, surge=True, interruptible=True, avoids=["b.service"])
     assert found.errors == ()
     assert found.requirements == Requirements(
-        conflicts=("a.service",), weight=3, surge=True, allow_interruption=True, avoids=("b.service",)
+        conflicts=("a.service",), weight=3, surge=True, interruptible=True, avoids=("b.service",)
     )
 
 
-def test_limits_within_a_group_need_one() -> None:
-    assert errors(maxPerMachine=2, spreadOver="zone") == ()
-    assert errors(name="web.service", maxPerMachine=2, group="front") == ()
-    assert errors(name="web.service", spreadOver="zone") == (
-        "placement.spreadOver must have placement.group, but for the units of a template",
-    )
+def test_what_counts_units_of_a_template_is_refused_elsewhere() -> None:
+    assert errors(maxPerMachine=2, spread="zone") == ()
+    for name, value in (("maxPerMachine", 2), ("spread", "zone")):
+        assert errors(name="web.service", **{name: value}) == (
+            f"placement.{name} must be of a unit of a template, such as web@1.service",
+        )
 
 
 def test_a_global_unit_has_no_choice_of_place() -> None:
-    for name, value in (("surge", True), ("maxPerMachine", 1), ("avoids", ["a.service"]), ("spreadOver", "zone")):
+    for name, value in (("surge", True), ("maxPerMachine", 1), ("avoids", ["a.service"]), ("spread", "zone")):
         assert errors("Global=true", **{name: value}) == (
             f"Global cannot be used with {name}: such a unit runs on every machine that fits, and stays",
         )
