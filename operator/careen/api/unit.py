@@ -10,14 +10,20 @@ from .rules import ALLOWED, rule, rules
 
 MOST_CONTENT = 65_536
 """Characters of a unit file; the operator refuses more bytes than that, too."""
+MOST_WISHES = 64
+"""Values of one requirement."""
 MOST_PLACES = 2
 """Places of one unit at a time: where it is to run, and the one that it leaves."""
 SHOWN_MACHINES = 20
 """Machines whose reports are copied into the status."""
-UNIT_TYPES = "automount|busname|device|mount|path|scope|service|slice|snapshot|socket|swap|target|timer"
-TEMPLATE_TYPES = "path|service|socket|target|timer"
+UNIT_TYPES = (
+    "automount", "busname", "device", "mount", "path", "scope", "service", "slice", "snapshot", "socket", "swap",
+    "target", "timer",
+)  # fmt: skip
+TEMPLATE_TYPES = ("path", "service", "socket", "target", "timer")
 UNIT_NAME_PATTERN = (
-    rf"^([0-9A-Za-z:_.\\-]*\.({UNIT_TYPES})|[0-9A-Za-z:_.\\-]+@[0-9A-Za-z:_.\\@-]*\.({TEMPLATE_TYPES}))$"
+    rf"^([0-9A-Za-z:_.\\-]*\.({'|'.join(UNIT_TYPES)})|"
+    rf"[0-9A-Za-z:_.\\-]+@[0-9A-Za-z:_.\\@-]*\.({'|'.join(TEMPLATE_TYPES)}))$"
 )
 TEMPLATE_PATTERN = r"^[^@]+@\.[a-z]+$"
 
@@ -40,12 +46,12 @@ UnitPattern = Annotated[
     ),
 ]
 UnitPatterns = Annotated[
-    list[UnitPattern], Field(min_length=1, max_length=64, json_schema_extra={"x-kubernetes-list-type": "set"})
+    list[UnitPattern], Field(min_length=1, max_length=MOST_WISHES, json_schema_extra={"x-kubernetes-list-type": "set"})
 ]
 MetadataKey = Annotated[str, Field(min_length=1, max_length=63)]
 MetadataValues = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=253)]],
-    Field(min_length=1, max_length=32, json_schema_extra={"x-kubernetes-list-type": "set"}),
+    Field(min_length=1, max_length=MOST_WISHES, json_schema_extra={"x-kubernetes-list-type": "set"}),
 ]
 DesiredState = Literal["inactive", "loaded", "launched"]
 SystemdWord = Annotated[str, Field(max_length=64)]
@@ -82,12 +88,12 @@ class Placement(
     machine_of: (
         Annotated[
             list[Annotated[str, Field(min_length=1, max_length=256)]],
-            Field(min_length=1, max_length=32, json_schema_extra={"x-kubernetes-list-type": "set"}),
+            Field(min_length=1, max_length=MOST_WISHES, json_schema_extra={"x-kubernetes-list-type": "set"}),
         ]
         | None
     ) = None
     """Run on the machine that all these units, by their full names, are on. It follows them."""
-    machine_metadata: Annotated[dict[MetadataKey, MetadataValues], Field(max_length=32)] | None = None
+    machine_metadata: Annotated[dict[MetadataKey, MetadataValues], Field(max_length=MOST_WISHES)] | None = None
     """Run on machines whose metadata has, for every key, one of the values."""
     conflicts: UnitPatterns | None = None
     """Never run beside units whose names match one of these patterns; it holds for both sides. The unit itself is not

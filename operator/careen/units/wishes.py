@@ -30,6 +30,8 @@ BEYOND = {
 }
 """Fields that only Unit.spec.placement has, with their names on the wire."""
 WIRE = {**FLEET, **BEYOND}
+MOST_WISHES = 64
+"""Values of one requirement: each of them may have to be tried on each unit and each machine."""
 
 
 def pick_fleet(wanted: Requirements) -> dict[str, Any]:
@@ -65,6 +67,9 @@ def find_conflicts(wanted: Requirements, name: str) -> Iterator[str]:
 
     `name` is the unit's own.
     """
+    if excess := list(_find_excess(wanted)):
+        yield from excess
+        return
     for word, patterns in (("conflict", wanted.conflicts), ("replace", wanted.replaces)):
         for peer in wanted.machine_of:
             for pattern in patterns:
@@ -98,6 +103,15 @@ EXCLUSIVE = (
     ("Conflicts", "Replaces"),
 )
 """Requirements that can't stand together, in the order in which fleet looked for them."""
+
+
+def _find_excess(wanted: Requirements) -> Iterator[str]:
+    for field in ("machine_of", "machine_metadata", "conflicts", "replaces", "avoids"):
+        if (number := len(getattr(wanted, field))) > MOST_WISHES:
+            yield f"{WIRE[field]} must have at most {MOST_WISHES} entries, not {number}"
+    for key, values in wanted.machine_metadata:
+        if len(values) > MOST_WISHES:
+            yield f"machineMetadata {quote(key)} must have at most {MOST_WISHES} values, not {len(values)}"
 
 
 def _find_unmatchable(wanted: Requirements) -> Iterator[str]:

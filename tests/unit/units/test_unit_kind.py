@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from careen.api import crd
+from careen.api import crd, unit
 from careen.api.kinds import UNIT
 from careen.api.requirements import Requirements
 from careen.api.rules import RULES
-from careen.api.unit import TEMPLATE_PATTERN, UNIT_NAME_PATTERN, Placement, UnitSpec
+from careen.api.unit import TEMPLATE_PATTERN, TEMPLATE_TYPES, UNIT_NAME_PATTERN, UNIT_TYPES, Placement, UnitSpec
 from careen.units.file import MOST_BYTES
-from careen.units.names import check_name, split_name
+from careen.units.names import SUFFIXES, TEMPLATE_SUFFIXES, check_name, split_name
 from careen.units.reading import check_unit, read_placement
-from careen.units.wishes import WIRE
+from careen.units.wishes import MOST_WISHES, WIRE
 
 Schema = dict[str, Any]
 CONTENT = "[Service]\nExecStart=/bin/true\n"
@@ -143,6 +143,16 @@ def test_the_api_server_takes_the_names_that_fleet_took(name: str) -> None:
     assert fits == (check_name(name) is None)
     if fits:
         assert (re.match(TEMPLATE_PATTERN, name) is not None) == split_name(name).is_template
+
+
+def test_an_objects_name_that_is_a_units_is_enough() -> None:
+    said = ROOT[RULES][0]["rule"]
+    assert re.findall(r"endsWith\('\.(\w+)'\)", said) == list(SUFFIXES) == list(UNIT_TYPES)
+    assert TEMPLATE_TYPES == TEMPLATE_SUFFIXES
+
+
+def test_the_limits_are_the_same_in_both() -> None:
+    assert (unit.MOST_WISHES, unit.MOST_CONTENT) == (MOST_WISHES, MOST_BYTES)
 
 
 def test_the_same_pairs_are_refused_in_both() -> None:

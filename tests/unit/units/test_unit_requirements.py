@@ -103,6 +103,22 @@ def test_what_could_never_be_met_is_refused(line: str, words: str) -> None:
     assert errors(line) == (words,)
 
 
+def test_what_is_tried_on_every_unit_is_limited() -> None:
+    assert errors("Conflicts=" + " ".join(f"a{each}.service" for each in range(64))) == ()
+    assert errors("Conflicts=" + " ".join(f"a{each}.service" for each in range(65))) == (
+        "conflicts must have at most 64 entries, not 65",
+    )
+    assert errors(*(f"MachineOf=a{each}.service" for each in range(65)), "Conflicts=a*") == (
+        "machineOf must have at most 64 entries, not 65",
+    )
+    assert errors(*(f"MachineMetadata=a{each}=b" for each in range(65))) == (
+        "machineMetadata must have at most 64 entries, not 65",
+    )
+    assert errors(*(f"MachineMetadata=a=b{each}" for each in range(65))) == (
+        'machineMetadata "a" must have at most 64 values, not 65',
+    )
+
+
 def test_placement_and_section_are_one_model() -> None:
     assert errors(*EVERYTHING) == ()
     assert check(*EVERYTHING).requirements == check(**SAME).requirements
