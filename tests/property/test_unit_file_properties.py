@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from careen.units.file import Option, UnitError, hash_text, parse_options, unit_hash, write_options
@@ -11,6 +11,8 @@ from careen.units.globs import match_glob
 from careen.units.names import CHARACTERS, SUFFIXES, check_name, split_name
 from careen.units.reading import check_unit
 
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""A busy machine is no fault of the code."""
 PIECES = st.sampled_from(
     ["[Unit]", "[X-Fleet]", "[", "]", "\n", "\r\n", "\r", "\\\n", "\\ \n", "\\", "=", " ", "\t", "#", ";", "a", "b=c",
      "ExecStart=/bin/x", "Conflicts=", "MachineMetadata=", "MachineOf=", "Global=yes", '"', "%i", "\x85", "é", "\x0b"]
@@ -22,6 +24,7 @@ OPTIONS = st.lists(
 )
 
 
+@PATIENT
 @given(TEXTS)
 def test_the_canonical_text_is_its_own_canonical_text(text: str) -> None:
     try:
@@ -32,6 +35,7 @@ def test_the_canonical_text_is_its_own_canonical_text(text: str) -> None:
     assert unit_hash(text) == unit_hash(canonical) == hash_text(canonical)
 
 
+@PATIENT
 @given(OPTIONS)
 def test_what_is_written_is_read_again(options: list[tuple[str, str, str]]) -> None:
     written = tuple(Option(*each) for each in options)
@@ -42,6 +46,7 @@ def test_what_is_written_is_read_again(options: list[tuple[str, str, str]]) -> N
         ]
 
 
+@PATIENT
 @given(OPTIONS, st.sampled_from(["# note\n", "; note\n", "\n", "   \n"]))
 def test_comments_and_blank_lines_anywhere_do_not_change_the_hash(
     options: list[tuple[str, str, str]], filler: str
@@ -51,6 +56,7 @@ def test_comments_and_blank_lines_anywhere_do_not_change_the_hash(
     assert unit_hash(noisy) == unit_hash(canonical)
 
 
+@PATIENT
 @given(TEXTS)
 def test_any_text_gets_a_verdict(text: str) -> None:
     verdict = check_unit("web@1.service", text)
@@ -58,6 +64,7 @@ def test_any_text_gets_a_verdict(text: str) -> None:
     assert verdict == check_unit("web@1.service", text)
 
 
+@PATIENT
 @given(st.text(max_size=300))
 def test_any_name_gets_an_answer_and_its_parts_make_it_up(name: str) -> None:
     if check_name(name) is not None:
@@ -69,11 +76,13 @@ def test_any_name_gets_an_answer_and_its_parts_make_it_up(name: str) -> None:
     assert parts.suffix in SUFFIXES
 
 
+@PATIENT
 @given(st.lists(st.text("ab %", max_size=4), min_size=1, max_size=6))
 def test_quoted_values_come_back_as_they_were(values: list[str]) -> None:
     assert split_value(" ".join(f'"{value}"' for value in values)) == values
 
 
+@PATIENT
 @given(st.text("ab*?/", max_size=10), st.text("ab/", max_size=10))
 def test_patterns_match_as_a_search_of_all_ways_does(pattern: str, name: str) -> None:
     assert match_glob(pattern, name) == _match(pattern, name)
