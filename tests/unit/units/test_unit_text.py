@@ -59,7 +59,10 @@ def test_sections_that_come_twice_are_merged_at_their_first_place() -> None:
     assert canonical(text) == "[Unit]\nA=1\nA=3\n\n[Service]\nB=2\n"
 
 
-@pytest.mark.parametrize("text", ["", "no section at all", "[Unit]\n", "# [Unit]\n; A=1", "before # [Unit]"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "no section at all", "[Unit]\n", "# [Unit]\n; A=1", "before # [Unit]", "# [Unit]\nA=1", "x ; [Unit]\nA=1"],
+)
 def test_a_text_without_options_is_an_empty_unit(text: str) -> None:
     assert options(text) == []
     assert canonical(text) == ""
@@ -100,6 +103,7 @@ def test_a_blank_line_ends_a_continuation_in_the_canonical_text_too() -> None:
         ("[Unit", "unable to find end of section"),
         ("[Un\nit]\nA=1", "unable to find end of section"),
         ("[Unit] x\n", 'found garbage after section name Unit: "x"'),
+        ("[Unit]]\nA=1", 'found garbage after section name Unit: "]"'),
         ("[Unit]\nnothing\nA=1", "unexpected newline encountered while parsing option name"),
         ("[Unit]\nnothing", "unexpected newline encountered while parsing option name"),
         ("[Unit]\nA=" + "x" * 2100, "line too long (max 2048 bytes)"),
