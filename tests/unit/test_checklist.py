@@ -1,25 +1,31 @@
-"""docs/checklist-ab.md names real tests, and every item once."""
+"""The checklists in docs/ name real tests, and every item once."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parents[1]
-CHECKLIST = TESTS.parent / "docs" / "checklist-ab.md"
+DOCS = TESTS.parent / "docs"
 ROW = re.compile(r"^\| (\d+) \| .* \| (.*) \|$", re.MULTILINE)
+LISTS = [("checklist-ab.md", 78, 60), ("checklist-fleet.md", 68, 25)]
+"""Page, number of items, and tests that it names at least."""
 
 
-def test_every_item_is_there_once_and_says_what_shows_it() -> None:
-    rows = ROW.findall(CHECKLIST.read_text())
-    assert [int(item) for item, _ in rows] == list(range(1, 79))
+@pytest.mark.parametrize(("page", "items"), [each[:2] for each in LISTS])
+def test_every_item_is_there_once_and_says_what_shows_it(page: str, items: int) -> None:
+    rows = ROW.findall((DOCS / page).read_text())
+    assert [int(item) for item, _ in rows] == list(range(1, items + 1))
     for item, shown in rows:
         assert "::" in shown or shown.startswith(("not yet", "not here, because")), item
 
 
-def test_the_tests_that_it_names_exist() -> None:
-    named = re.findall(r"`([\w/.]+)::(\w+)`", CHECKLIST.read_text())
-    assert len(named) > 60
+@pytest.mark.parametrize(("page", "least"), [(page, least) for page, _, least in LISTS])
+def test_the_tests_that_it_names_exist(page: str, least: int) -> None:
+    named = re.findall(r"`([\w/.]+)::(\w+)`", (DOCS / page).read_text())
+    assert len(named) > least
     missing = [f"{path}::{name}" for path, name in named if not _defines(TESTS / path, name)]
     assert missing == []
 

@@ -8,7 +8,8 @@ from .lock import RebootLockSpec, RebootLockStatus
 from .meta import AGENT_LEASE_PREFIX, GROUP, Model
 from .node import NodeSpec, NodeStatus
 from .policy import UpdatePolicySpec, UpdatePolicyStatus
-from .rules import rule
+from .rules import quote, rule
+from .unit import TEMPLATE_PATTERN, UNIT_TYPES, UnitSpec, UnitStatus
 
 NAME_LIMIT = 253
 """Characters that an object's name may have."""
@@ -156,5 +157,41 @@ REBOOT_LOCK = Kind(
         Column("Order", ".status.holders[0].order", wide=True, description="The order that it is held for"),
     ),
 )
+
+UNIT = Kind(
+    kind="Unit",
+    plural="units",
+    short_names=("cunit",),
+    description="A systemd unit that the cluster runs on a machine of its choice, or on every machine that fits.",
+    spec=UnitSpec,
+    status=UnitStatus,
+    columns=(
+        Column("Desired", ".spec.desiredState", description="What people want: inactive, loaded or launched"),
+        Column("State", ".status.currentState", description="What its machine has confirmed"),
+        Column("Machine", ".status.placements[0].node", description="The machine that it was put on"),
+        Column("Active", ".status.counts.active", "integer", description="Machines where it is active"),
+        Column("Reason", _condition("Placed", "reason"), description="Why it is placed, or not"),
+        AGE,
+        Column("Name", ".spec.name", wide=True, description="Name for systemd, if it is not the object's"),
+        Column("Hash", ".status.hash", wide=True, description="SHA-1 of its canonical text"),
+        Column("Global", ".spec.placement.global", "boolean", True, "Whether it runs on every machine that fits"),
+        Column("Failed", ".status.counts.failed", "integer", True, "Machines where it has failed"),
+        Column("Message", _condition("Placed", "message"), wide=True, description="The reason as a sentence"),
+    ),
+    selectable=(".spec.name", ".spec.desiredState"),
+    rules=(
+        rule(
+            # No pattern: its cost on a name that no schema bounds is more than the API server allows.
+            " || ".join(["has(self.spec.name)", *(f"self.metadata.name.endsWith('.{each}')" for each in UNIT_TYPES)]),
+            "metadata.name must be a unit's name with its type, such as web.service, or spec.name must give it",
+        ),
+        rule(
+            "self.spec.desiredState == 'inactive' || "
+            f"!(has(self.spec.name) && self.spec.name.matches({quote(TEMPLATE_PATTERN)}))",
+            "desiredState of a template must be inactive: only its instances, such as web@1.service, can run",
+        ),
+    ),
+)
+"""Not among KINDS: its CustomResourceDefinition is installed together with the code that obeys it."""
 
 KINDS = (NODE, UPDATE_POLICY, REBOOT_LOCK)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from careen.cli import agent, crds, disk, lock, node, operator, plan, policy, release, sandbox, status
+from careen.cli import agent, crds, disk, lock, node, operator, plan, policy, release, sandbox, status, unit
 from careen.cli.entry import print_version, run_app
 from careen.cli.target import ContextName, Kubeconfig, Target
 
@@ -34,6 +34,7 @@ app.add_typer(lock.app, name="lock", rich_help_panel="Steer")
 app.add_typer(sandbox.app, name="sandbox", rich_help_panel="Try")
 app.add_typer(disk.app, name="disk", rich_help_panel="Machines")
 app.add_typer(release.app, name="release", rich_help_panel="Releases")
+app.add_typer(unit.app, name="unit", rich_help_panel="Units")
 app.command("agent", rich_help_panel="Run")(agent.run)
 app.command("agent-units", rich_help_panel="Machines")(agent.write_units)
 app.command("operator", rich_help_panel="Run")(operator.run)
