@@ -6,6 +6,7 @@ import pytest
 
 from careen.core.keys.faults import Refusal
 from careen.core.keys.forms import FORM_OCTETS, FORM_TYPE, read_form
+from careen.core.keys.operations import ExpireKey, find_due
 from careen.core.keys.paths import Moved, find_key
 from careen.core.keys.requests import METHODS, Read, Wait, read_request
 from key_store import NOON, SECOND, Store
@@ -167,7 +168,8 @@ def test_unknown_parameters_are_ignored(store: Store) -> None:
 
 def test_a_very_large_ttl_wraps_around_into_the_past(store: Store) -> None:
     assert store.put("/a", f"ttl={(1 << 64) - 1}").status == 201
-    assert store.state.expiries == [(NOON - SECOND, "/a")]
+    assert find_due(store.state, NOON - SECOND, 9) == (ExpireKey("/a", 4),)
+    assert find_due(store.state, NOON - SECOND - 1, 9) == ()
     assert store.get("/a").node.get("ttl") is None
 
 

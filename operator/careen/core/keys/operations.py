@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 
 from .events import Action, Event, View
 from .faults import Code, Refusal
-from .paths import ROOT, clean_path, join_path, split_path
-from .state import Entry, Keyspace, Size, locate, put, take, weigh
+from .paths import ROOT, clean_path, join_path
+from .state import Entry, Keyspace, Size, list_due, locate, put, take, weigh
 from .views import deleted_view, view
 
 EARLIEST_EXPIRY = 946_684_800_000_000_000
@@ -163,14 +163,7 @@ def apply(state: Keyspace, operation: Operation, now: int) -> tuple[Keyspace, Ev
 
 def find_due(state: Keyspace, now: int, at_most: int) -> tuple[ExpireKey, ...]:
     """The sweep: operations that remove what is due, in order of time; what goes with its directory has none."""
-    found: dict[str, ExpireKey] = {}
-    for instant, path in state.expiries:
-        if instant > now or len(found) == at_most:
-            break
-        parts = split_path(path)
-        if not any(ROOT + "/".join(parts[:depth]) in found for depth in range(1, len(parts))):
-            found[path] = ExpireKey(path, locate(state.root, path).entry.modified)
-    return tuple(found.values())
+    return tuple(ExpireKey(path, entry.modified) for path, entry in list_due(state, now, at_most))
 
 
 def _look_up(state: Keyspace, path: str) -> Entry | Refusal:

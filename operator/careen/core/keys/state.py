@@ -9,9 +9,9 @@ tried without being made; each change is one entry put or taken out at once; rea
 old one's place, so that a removed subtree may be looked into for as long as somebody keeps it.
 """
 
-from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
 
 from .history import History
 from .paths import ROOT, join_path, split_path
@@ -65,8 +65,11 @@ class Keyspace:
     """Index of the last write or expiry; each one raises it by 1."""
     size: Size = field(default_factory=Size)
     history: History = field(default_factory=lambda: History(FIRST_INDEX))
+    expiring: int = 0
+    """How many entries expire."""
     expiries: list[tuple[int, str]] = field(default_factory=list)
-    """(instant, path) of all entries that expire, soonest first."""
+    """A heap of (instant, path), at least one for each entry that expires. What a later write made untrue stays in it
+    until it is met: to look for it in a sorted list would cost each renewal of a TTL a walk over all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +132,13 @@ def put(state: Keyspace, path: str, entry: Entry) -> None:
     state.size += weigh(path, entry.value)
     if old is not None:
         state.size += -weigh(path, old.value)
-        _forget_expiries(state, [(path, old)])
+        state.expiring -= old.expires is not None
     if entry.expires is not None:
-        insort(state.expiries, (entry.expires, path))
+        state.expiring += 1
+        heappush(state.expiries, (entry.expires, path))
+        if len(state.expiries) > 2 * state.expiring + 64:
+            state.expiries = [(each.expires, at) for at, each in walk(state.root, ROOT) if each.expires is not None]
+            heapify(state.expiries)
 
 
 def take(state: Keyspace, path: str) -> None:
@@ -139,18 +146,24 @@ def take(state: Keyspace, path: str) -> None:
     *parents, name = split_path(path)
     directory = locate(state.root, ROOT + "/".join(parents)).entry
     assert directory.children is not None, f"the parent of {path} is a file"
-    gone = list(walk(directory.children.pop(name), path))
-    for here, entry in gone:
+    for here, entry in walk(directory.children.pop(name), path):
         state.size += -weigh(here, entry.value)
-    _forget_expiries(state, gone)
+        state.expiring -= entry.expires is not None
 
 
-def _forget_expiries(state: Keyspace, gone: list[tuple[str, Entry]]) -> None:
-    dead = [(entry.expires, path) for path, entry in gone if entry.expires is not None]
-    if len(dead) > 16:
-        # One by one, the end of a big directory would move the rest of the list once for each of its keys.
-        buried = set(dead)
-        state.expiries = [pair for pair in state.expiries if pair not in buried]
-        return
-    for pair in dead:
-        del state.expiries[bisect_left(state.expiries, pair)]
+def list_due(state: Keyspace, now: int, at_most: int) -> list[tuple[str, Entry]]:
+    """Entries whose end has come, soonest first; those that go with a directory before them are left out."""
+    met: list[tuple[int, str]] = []
+    due: dict[str, Entry] = {}
+    while state.expiries and state.expiries[0][0] <= now and len(due) < at_most:
+        pair = heappop(state.expiries)
+        place = locate(state.root, pair[1])
+        if place.missing or place.entry.expires != pair[0] or (met and met[-1] == pair):
+            continue
+        met.append(pair)
+        parts = split_path(pair[1])
+        if not any(ROOT + "/".join(parts[:depth]) in due for depth in range(1, len(parts))):
+            due[pair[1]] = place.entry
+    for pair in met:
+        heappush(state.expiries, pair)
+    return list(due.items())
