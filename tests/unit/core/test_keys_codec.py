@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from careen.core.keys.codec import (
+    BATCH_OCTETS,
     Batch,
     apply_batch,
     check_fit,
@@ -244,11 +245,40 @@ def test_what_would_grow_beyond_a_limit_is_refused(store: Store, operation: Oper
 
 def test_over_a_limit_all_that_makes_less_is_admitted(store: Store) -> None:
     store.put("/a", "value=" + "x" * 20)
-    tight = replace(SMALL, keys=0, octets=0)
+    store.put("/b")
+    tight = replace(SMALL, keys=1, octets=1)
     for operation in (SetKey("/a", "short"), UpdateKey("/a"), DeleteKey("/a"), SetKey("/a", directory=True)):
         change = decide(store.state, operation, store.now)
         assert isinstance(change, Change)
         assert admit(change, store.state.size, tight, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"keys": 0}, "keys is 0, must be at least 1"),
+        ({"depth": 257}, "depth is 257, must be at most 256"),
+        ({"value_octets": 600_000}, "value_octets is 600000 and path_octets 2048: an event could have"),
+    ],
+)
+def test_limits_that_could_not_be_kept_are_refused(limits: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Limits(**limits)
+
+
+def test_the_greatest_event_that_is_admitted_fits_into_one_part(store: Store) -> None:
+    limits = Limits(value_octets=500_000, path_octets=2000)
+    path = "/" + "\b" * 1999
+    for char in "<&":
+        operation = SetKey(path, char * (500_000 // 6), expires=NOON + SECOND)
+        change = decide(store.state, operation, store.now)
+        assert isinstance(change, Change)
+        assert admit(change, store.state.size, limits, 0) is None
+        assert check_fit(operation, 0) is None
+        store.do(operation)
+    parts = list(encode_snapshot(store.state))
+    assert len(parts) > 1
+    assert all(measure(part) <= BATCH_OCTETS for part in parts)
 
 
 def test_what_is_admitted_and_not_applied_yet_counts(store: Store) -> None:

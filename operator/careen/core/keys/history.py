@@ -130,8 +130,6 @@ class WatchTable(Generic[Waiter]):
 
     def told(self, event: Event) -> list[Waiter]:
         """Those whom the event tells; they wait on until they are removed."""
-        if event.refresh:
-            return []
         key = event.node.key
         paths = [ROOT]
         for part in split_path(key):

@@ -5,13 +5,17 @@ case, so that changed settings never change the past; two gateways that admit at
 limit by what fits in their batches.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from .answers import quote
+from .codec import BATCH_OCTETS
 from .faults import Code, Refusal
 from .operations import Change
 from .paths import split_path
 from .state import Size
+
+EVENT_OCTETS = 1000
+"""Bytes of an event in a snapshot, and of the document around it, beside paths and values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +30,22 @@ class Limits:
     """Bytes of one value as JSON text, without the quotes. etcd has no such limit; here a value must fit into one
     object of the log, and an event with two of them into one part of a snapshot."""
     path_octets: int = 2048
-    """Bytes of one path."""
+    """Bytes of one path, each of which may take six in JSON."""
     depth: int = 128
-    """Parts of one path."""
+    """Parts of one path; lists and answers go down as many levels, so it is at most 256."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if getattr(self, each.name) < 1:
+                raise ValueError(f"{each.name} is {getattr(self, each.name)}, must be at least 1")
+        if self.depth > 256:
+            raise ValueError(f"depth is {self.depth}, must be at most 256")
+        event = 2 * self.value_octets + 2 * 6 * self.path_octets + EVENT_OCTETS
+        if event > BATCH_OCTETS:
+            raise ValueError(
+                f"value_octets is {self.value_octets} and path_octets {self.path_octets}: an event could have {event}"
+                f" bytes, a document has {BATCH_OCTETS}"
+            )
 
 
 def admit(change: Change, held: Size, limits: Limits, index: int) -> Refusal | None:

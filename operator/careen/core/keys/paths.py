@@ -9,7 +9,7 @@ ROOT = "/"
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """The request's path is not in its plain form: the client is sent to `location` (301), also for a PUT."""
+    """The request's path is not in its plain form: 301 to `location`, to which the query is added, also for a PUT."""
 
     location: str
 

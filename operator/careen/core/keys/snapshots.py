@@ -14,8 +14,8 @@ _ACTIONS = ("set", "create", "update", "compareAndSwap", "delete", "compareAndDe
 def encode_snapshot(state: Keyspace, octets: int = BATCH_OCTETS) -> Iterator[dict[str, Any]]:
     """Documents of at most that size each; the last one says that it is the last.
 
-    An entry or event that is bigger by itself gets a document of its own, over the bound: with `limits.Limits` as
-    they are, an event with two values of the greatest size still fits.
+    An entry or event that is bigger by itself gets a document of its own, over the bound; `limits.Limits` refuses
+    values with which one could.
     """
     entries = (encode_entry(path, entry) for path, entry in walk(state.root, ROOT) if path != ROOT)
     events = (_encode_event(event) for event in state.history.events)

@@ -158,7 +158,7 @@ def list_due(state: Keyspace, now: int, at_most: int) -> list[tuple[str, Entry]]
     while state.expiries and state.expiries[0][0] <= now and len(due) < at_most:
         pair = heappop(state.expiries)
         place = locate(state.root, pair[1])
-        if place.missing or place.entry.expires != pair[0] or (met and met[-1] == pair):
+        if place.missing or place.entry.expires != pair[0]:
             continue
         met.append(pair)
         parts = split_path(pair[1])
