@@ -84,6 +84,7 @@ def test_paths_are_decoded_once(store: Store) -> None:
         ("/v2/keys/a/../b", "/v2/keys/b"),
         ("/v2/keys/a/./b", "/v2/keys/a/b"),
         ("//v2/keys/a%20b", "/v2/keys/a%20b"),
+        ("/v2/keys//%2A%3F%C3%BC$&+,:;=@~", "/v2/keys/%2A%3F%C3%BC$&+,:;=@~"),
     ],
 )
 def test_paths_that_are_not_plain_are_sent_on(raw: str, location: str) -> None:

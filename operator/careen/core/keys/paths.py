@@ -35,7 +35,7 @@ def find_key(raw: str) -> str | Moved | None:
     if decoded.endswith("/") and tidy != ROOT:
         tidy += "/"
     if tidy != decoded:
-        return Moved(quote(tidy, safe="/$&+,:;=@!*'()~"))
+        return Moved(quote(tidy, safe="/$&+,:;=@~"))
     if decoded != PREFIX and not decoded.startswith(PREFIX + "/"):
         return None
     return clean_path(decoded[len(PREFIX) :])
