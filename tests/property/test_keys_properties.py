@@ -82,7 +82,7 @@ def check_event(event: Event, expected: dict[str, Any]) -> None:
         assert (shown.value, shown.created, shown.modified) == (before.value, before.created, before.modified)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(STEPS, st.lists(WATCHES, max_size=6))
 def test_it_does_what_a_flat_table_does(steps: list[tuple[Operation, int]], watches: list[Watch]) -> None:
     state, model, now = Keyspace(), Model(), NOON
@@ -132,6 +132,7 @@ def check_books(state: Keyspace) -> None:
     assert state.history.last == state.index
 
 
+@settings(deadline=None)
 @given(STEPS)
 def test_gets_show_what_is_there_and_not_what_is_hidden(steps: list[tuple[Operation, int]]) -> None:
     state, model = Keyspace(), Model()
@@ -149,6 +150,7 @@ def test_gets_show_what_is_there_and_not_what_is_hidden(steps: list[tuple[Operat
         }
 
 
+@settings(deadline=None)
 @given(STEPS, st.integers(0, 30), st.integers(200, 3000))
 def test_it_comes_back_at_any_moment_and_goes_on_alike(
     steps: list[tuple[Operation, int]], cut: int, octets: int
@@ -162,6 +164,7 @@ def test_it_comes_back_at_any_moment_and_goes_on_alike(
     assert list(encode_snapshot(state)) == list(encode_snapshot(back))
 
 
+@settings(deadline=None)
 @given(STEPS, st.integers(0, 40))
 def test_after_a_sweep_nothing_is_due(steps: list[tuple[Operation, int]], seconds: int) -> None:
     state = Keyspace()
@@ -181,6 +184,7 @@ def ends(state: Keyspace, path: str, now: int) -> bool:
     return any((rows[top][3] or now + 1) <= now for top in tops)
 
 
+@settings(deadline=None)
 @given(STEPS, WATCHES)
 def test_the_history_answers_as_a_live_watch_would_have(steps: list[tuple[Operation, int]], watch: Watch) -> None:
     """All but the ends of directories, of which the history no longer knows what was in them."""
@@ -196,6 +200,7 @@ def test_the_history_answers_as_a_live_watch_would_have(steps: list[tuple[Operat
     assert all(event.previous and event.previous.directory for event in found if event.index not in heard)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(METHODS),
     st.text(max_size=30),

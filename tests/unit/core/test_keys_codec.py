@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from careen.core.keys import history
 from careen.core.keys.codec import (
     BATCH_OCTETS,
     Batch,
@@ -170,6 +171,17 @@ def test_after_recovery_all_goes_on_as_if_nothing_had_been(store: Store) -> None
         lambda each: each.get("/?recursive=true&sorted=true").text,
     ):
         assert call(store) == call(other)
+
+
+def test_what_was_forgotten_stays_forgotten_after_recovery(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(history, "HISTORY_OCTETS", 1000)
+        for _ in range(9):
+            store.put("/a", "value=" + "x" * 200)
+    before = store.past("/a", 10)
+    assert before == Refusal(401, "the requested history has been cleared [11/10]", 12)
+    store.state = decode_snapshot(encode_snapshot(store.state))
+    assert store.past("/a", 10) == before
 
 
 def test_an_empty_keyspace_comes_back_and_its_first_write_is_4() -> None:
