@@ -91,18 +91,12 @@ def read_request(method: str, path: str, form: Form, now: int) -> Read | Wait | 
 
 def check_options(method: str, form: Form, now: int) -> Options | Refusal:
     """All parameters, or the refusal of the first that is wrong; unknown ones are ignored."""
-    numbers = {}
-    for name in ("prevIndex", "waitIndex"):
-        number = _read_number(form[name]) if name in form else 0
-        if number is None:
-            return Refusal(Code.INDEX_NOT_A_NUMBER, f'invalid value for "{name}"')
-        numbers[name] = number
-    flags = {}
-    for name in _FLAGS:
-        flag = _read_flag(form, name)
-        if flag is None:
-            return Refusal(Code.INVALID_FIELD, f'invalid value for "{name}"')
-        flags[name] = flag
+    numbers = _check_indexes(form)
+    if isinstance(numbers, Refusal):
+        return numbers
+    flags = _check_flags(form)
+    if isinstance(flags, Refusal):
+        return flags
     if flags["wait"] and method != "GET":
         return Refusal(Code.INVALID_FIELD, '"wait" can only be used with GET requests')
     if form.get("prevValue") == "":
@@ -135,6 +129,26 @@ def check_options(method: str, form: Form, now: int) -> Options | Refusal:
         refresh=refresh,
         value=form.get("value", ""),
     )
+
+
+def _check_indexes(form: Form) -> dict[str, int] | Refusal:
+    numbers = {}
+    for name in ("prevIndex", "waitIndex"):
+        number = _read_number(form[name]) if name in form else 0
+        if number is None:
+            return Refusal(Code.INDEX_NOT_A_NUMBER, f'invalid value for "{name}"')
+        numbers[name] = number
+    return numbers
+
+
+def _check_flags(form: Form) -> dict[str, bool] | Refusal:
+    flags = {}
+    for name in _FLAGS:
+        flag = _read_flag(form, name)
+        if flag is None:
+            return Refusal(Code.INVALID_FIELD, f'invalid value for "{name}"')
+        flags[name] = flag
+    return flags
 
 
 def _check_refresh(form: Form) -> bool | Refusal:
