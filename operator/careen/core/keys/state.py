@@ -2,7 +2,7 @@
 
 It is changed in place, by `operations.apply` alone. A tree with structural sharing was weighed and left: etcd's
 directories are flat (a queue or a registry holds thousands of children under one name), and a persistent copy of such
-a directory's table costs a write some milliseconds at 100 000 children, against microseconds here, unless a hash trie
+a directory's table costs a write more than a millisecond at 100 000 children, against microseconds here, unless a hash trie
 is written by hand. What sharing would give is had otherwise: `operations.decide` reads only, so an operation can be
 tried without being made; each change is one entry put or taken out at once; readers get frozen views; and
 `snapshots.encode_snapshot` is the explicit copy. Entries themselves are never changed: a write puts a new one in the
