@@ -2,11 +2,12 @@
 
 It is changed in place, by `operations.apply` alone. A tree with structural sharing was weighed and left: etcd's
 directories are flat (a queue or a registry holds thousands of children under one name), and a persistent copy of such
-a directory's table costs a write more than a millisecond at 100 000 children, against microseconds here, unless a hash trie
-is written by hand. What sharing would give is had otherwise: `operations.decide` reads only, so an operation can be
-tried without being made; each change is one entry put or taken out at once; readers get frozen views; and
-`snapshots.encode_snapshot` is the explicit copy. Entries themselves are never changed: a write puts a new one in the
-old one's place, so that a removed subtree may be looked into for as long as somebody keeps it.
+a directory's table costs a write more than a millisecond at 100 000 children, against some microseconds here, unless a
+hash trie is written by hand. What sharing would give is had otherwise: `operations.decide` reads only, so an operation
+can be tried without being made; each change is one entry put or taken out at once; readers get frozen views; and
+`snapshots.encode_snapshot` is the explicit copy. Of an entry only the table of children is ever changed, and only
+while it stands in the tree: a write puts a new entry in the old one's place, and a removed subtree may be looked into
+for as long as somebody keeps it.
 """
 
 from collections.abc import Iterator
