@@ -3,6 +3,7 @@
 import pytest
 
 from careen.core.snapshot import Requirement
+from key_store import Store
 from small_cluster import Cluster
 
 
@@ -16,3 +17,9 @@ def cluster() -> Cluster:
 def requirement() -> type[Requirement]:
     """The requirement of a selector."""
     return Requirement
+
+
+@pytest.fixture
+def store() -> Store:
+    """An empty keyspace behind clients' requests."""
+    return Store()
