@@ -142,7 +142,7 @@ class World:
     def failures(self, case: Case) -> list[float]:
         """When the agent gave up a try, in seconds, by its log."""
         text = (self.fleet.logs / f"{case.machine}.log").read_text()
-        lines = re.findall(r"^(\S+ \S+) WARNING .*StageImage failed: (\w+)", text, re.MULTILINE)
+        lines = re.findall(r"^(\S+ \S+) WARNING .*StageImage for \S+ failed: (\w+)", text, re.MULTILINE)
         return [datetime.strptime(at, "%Y-%m-%d %H:%M:%S,%f").astimezone().timestamp() for at, _ in lines]
 
     def requests(self, case: Case) -> int:

@@ -20,6 +20,8 @@ from .prometheus import Prometheus, find_port
 
 SETTLE_SECONDS = 3.0
 """Until what happened last has been scraped."""
+HOLD_SECONDS = 2.5
+"""How long a turn of the demo lasts at least: more than two scrapes."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,19 @@ def watch_demo(tell: Callable[[str], None] = lambda _: None) -> Iterator[Watched
         Sandbox(options, report=tell) as sandbox,
     ):
         started = time.time()
-        result = asyncio.run(_play(sandbox, tell))
+        result = asyncio.run(_play(sandbox, _hold(tell)))
         time.sleep(SETTLE_SECONDS)
         yield Watched(prometheus, result, started, time.time(), operator_port, agent_ports)
+
+
+def _hold(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """The demo goes on within a second, which a scrape would miss: here each turn lasts until it has been seen."""
+
+    def tell_and_wait(text: str) -> None:
+        tell(text)
+        time.sleep(HOLD_SECONDS)
+
+    return tell_and_wait
 
 
 async def _play(sandbox: Sandbox, tell: Callable[[str], None]) -> Result:

@@ -139,7 +139,7 @@ class Watch:
             if end.phase == "Committed":
                 self.commits += 1
             if end.phase == "RolledBack":
-                self._see_rollback(machine, end.cause)
+                self._see_rollback(machine, journal, end.cause)
 
     def forget_journal(self, machine: Machine) -> None:
         """The journal is lost, and with it what it promised."""
@@ -173,14 +173,20 @@ class Watch:
                 f"rule 7: {machine.name} gives up {opened.order} for silence: answered {machine.api_answered}"
             )
 
-    def _see_rollback(self, machine: Machine, cause: str | None) -> None:
+    def _see_rollback(self, machine: Machine, closed: Journal, cause: str | None) -> None:
         opened = machine.journal.open if machine.journal else None
         if opened is not None and opened.kind != "Update":
             return
         self.rollbacks += 1
         lost = cause in ("TrialLost", "JournalLost") and opened is not None and opened.lost_attempts >= 1
         if opened is not None and (cause in COUNTED or lost):
-            self.condemned[machine.machine_id, opened.digest] = self._retry_of(machine)
+            # As the agent knew it: people may ask for one more try at the very moment in which it is recorded.
+            known_retries = [entry.retry for entry in closed.rejected if entry.digest == opened.digest]
+            if not known_retries or known_retries[-1] > self._retry_of(machine):
+                raise BrokenError(
+                    f"invariant 4: {machine.name} rolled {opened.digest} back, and rejects {closed.rejected}"
+                )
+            self.condemned[machine.machine_id, opened.digest] = known_retries[-1]
         calm = self.world.setting.calm and cause not in ("People", "Withdrawn")
         if calm and opened is not None:
             known = self.world.find_release(opened.digest)
@@ -247,7 +253,9 @@ class Watch:
     def _check_grants(self, action: WriteLock, basis: Basis, lock: Item) -> None:
         if action.granted:
             self.grants += len(action.granted)
-            self.excused -= set(action.granted)
+            # A grant that crossed the news that its core Node was deleted: the machine is as good as gone.
+            there = self.world.api.objects["CoreNode"]
+            self.excused -= {name for name in action.granted if name in there}
             GrantCheck(self.world, basis, self.excused, self.already).check(action, lock)
 
     def _check_freed(self, basis: Basis, before: Item, after: Item) -> None:
