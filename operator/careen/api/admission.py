@@ -25,7 +25,7 @@ from .node import NodeStatus
 
 Document = dict[str, Any]
 
-OPERATOR_SPEC = ("assignment", "coreNode")
+OPERATOR_SPEC = ("assignment", "coreNode", "units")
 """Fields of Node.spec that the operator writes; all others are people's."""
 OPERATOR_STATUS = ("observedGeneration", "request", "orchestration", "conditions")
 """Fields of Node.status that the operator writes; all others are the agent's."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from .admission import OPERATOR_SPEC, OPERATOR_STATUS
 from .crd import INT_OR_STRING, build_crd
-from .kinds import KINDS, NODE, REBOOT_LOCK, UPDATE_POLICY, Kind
+from .kinds import KINDS, NODE, REBOOT_LOCK, UNIT, UPDATE_POLICY, Kind
 from .meta import (
     API_VERSION,
     CONTROL_PLANE_LABEL,
@@ -28,6 +28,8 @@ WRITERS = {
     (UPDATE_POLICY.kind, "status"): "The operator.",
     (REBOOT_LOCK.kind, "spec"): "People; `careen lock set-max` sets max.",
     (REBOOT_LOCK.kind, "status"): "The operator, and people through `careen lock`.",
+    (UNIT.kind, "spec"): "People; `careen unit` writes it. Whoever may is root on the machines.",
+    (UNIT.kind, "status"): "The operator.",
 }
 """Who writes which part of which kind; the admission policies enforce what is said of Node and UpdatePolicy."""
 

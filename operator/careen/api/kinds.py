@@ -192,6 +192,5 @@ UNIT = Kind(
         ),
     ),
 )
-"""Not among KINDS: its CustomResourceDefinition is installed together with the code that obeys it."""
 
-KINDS = (NODE, UPDATE_POLICY, REBOOT_LOCK)
+KINDS = (NODE, UPDATE_POLICY, REBOOT_LOCK, UNIT)

@@ -36,6 +36,9 @@ SWITCH_CONFIGMAP = "careen-switch"
 """ConfigMap in the install's namespace; key `paused` "true" stops new Stage and Activate in the whole cluster."""
 SWITCH_KEY = "paused"
 
+LIST_MAP_BY_TYPE = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+"""Conditions: one for each type."""
+
 CORDONED_ANNOTATION = f"{GROUP}/cordoned"
 """On a core Node that the operator made unschedulable: the order it did so for."""
 RESUME_ANNOTATION = f"{GROUP}/resume"

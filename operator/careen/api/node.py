@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from .held import MOST_UNITS, UNIT_LIST, Metadata, UnitOrder, UnitReport
 from .meta import (
     BootMethod,
     BytesPerSecond,
@@ -213,8 +214,14 @@ class NodeSpec(Model):
     request: Request | None = None
     """A reboot or a reset, done once under the lock, budgets and drain of an update; set by `careen reboot` and
     `careen reset`. Taken away before the machine has begun, it is called off."""
+    metadata: Metadata | None = None
+    """What units choose machines by; the labels of the core Node count for keys that are absent here."""
+    unit_capacity: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """Most weight of units that the machine takes, global ones included. Absent: no limit."""
     assignment: Assignment | None = None
     """The operator's order; written by the operator alone."""
+    units: Annotated[list[UnitOrder], Field(max_length=MOST_UNITS, json_schema_extra=UNIT_LIST)] | None = None
+    """Units that the machine must hold; written by the operator alone. What is not listed keeps running."""
 
 
 class Progress(Model):
@@ -359,6 +366,8 @@ class NodeStatus(Model):
         Annotated[list[Rejected], Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "atomic"})] | None
     ) = None
     """Releases that were rolled back on this machine, newest last."""
+    units: Annotated[list[UnitReport], Field(max_length=MOST_UNITS, json_schema_extra=UNIT_LIST)] | None = None
+    """Units that the machine holds or was told to hold, as its systemd has them, by name."""
     request: RequestStatus | None = None
     """What came of the last request; written by the operator alone."""
     orchestration: Orchestration | None = None

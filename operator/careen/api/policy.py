@@ -6,6 +6,7 @@ from pydantic import Field
 
 from .meta import (
     DEFAULT_LOCK,
+    LIST_MAP_BY_TYPE,
     BootMethod,
     BytesPerSecond,
     ChannelName,
@@ -22,7 +23,6 @@ from .meta import (
 from .rollout import MOST_FAILURES, ResolvedRelease, Rollout
 from .rules import ALLOWED, INT_OR_PERCENT, rule, rules
 
-LIST_MAP_BY_TYPE = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
 IntOrPercent = Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or-string": True, INT_OR_PERCENT: True})]
 LabelKey = Annotated[str, Field(min_length=1, max_length=317)]
 LabelValue = Annotated[

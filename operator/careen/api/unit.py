@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from .meta import Condition, Model, ObjectName, Timestamp
-from .policy import LIST_MAP_BY_TYPE
+from .meta import LIST_MAP_BY_TYPE, Condition, Model, ObjectName, Timestamp
 from .rules import ALLOWED, rule, rules
 
 MOST_CONTENT = 65_536
