@@ -43,7 +43,7 @@ class UnitReport(Model):
     active: SystemdWord
     """systemd's active state: active, reloading, inactive, failed, activating, deactivating."""
     sub: SystemdWord
-    """systemd's sub state, which depends on the unit's type: running, exited, dead, waiting, …"""
+    """systemd's sub state, which depends on the unit's type, such as running, exited, dead or waiting."""
     launched: bool = False
     """The agent has asked systemd to start it, in this boot and with this content. Default false."""
     message: Message | None = None
