@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -134,19 +134,8 @@ class Session:
         subclass of ApiError for an answer of 400 and above, and Unreachable for none.
         """
         data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        limit = self._timeout if timeout is None else timeout
         started = time.monotonic()
-        code = 0
-        try:
-            async with asyncio.timeout(limit):
-                status, text, headers = await self._exchange(method, path, query, data, content_type)
-            code = status
-        except TimeoutError as error:
-            raise Unreachable(f"no answer within {limit:g} s", method=method, path=path) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise _unreachable(error, method, path) from error
-        finally:
-            self._record(method, path, code, started)
+        status, text, headers = await self._send(method, path, query, data, content_type, timeout=timeout)
         ended = time.monotonic()
         date = _date(headers.get("Date"))
         self.clock.observe(date, ended, started)
@@ -154,6 +143,45 @@ class Session:
         if status >= 400:
             raise error_from(status, parsed, method=method, path=path, retry_after=headers.get("Retry-After"))
         return Answer(status, parsed, date)
+
+    async def fetch_text(
+        self, path: str, *, query: Mapping[str, str | int] | None = None, timeout: float | None = None
+    ) -> tuple[str, str]:
+        """GET what is no JSON, as a kubelet's logs behind the API server: its media type and its text.
+
+        Deadline, errors and retries are those of `request`.
+        """
+        status, text, headers = await self._send("GET", path, query, None, "", timeout=timeout)
+        if status >= 400:
+            raise error_from(status, _parse(text), method="GET", path=path)
+        return headers.get("Content-Type", "").partition(";")[0].strip(), text.decode(errors="replace")
+
+    @asynccontextmanager
+    async def open_socket(
+        self, path: str, query: Sequence[tuple[str, str]], *, protocols: Sequence[str]
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A web socket, as exec speaks it, for an `async with` block; the answer to opening it has the usual deadline.
+
+        Raises ApiError for a refusal, and Unreachable for no answer.
+        """
+        url = self._url(path, query)
+        started = time.monotonic()
+        code = 0
+        try:
+            async with asyncio.timeout(self._timeout):
+                socket = await self._pool.ws_connect(
+                    url, protocols=protocols, headers=self._headers(None), max_msg_size=MAX_LINE, **self._tls_args()
+                )
+            code = 101
+        except aiohttp.WSServerHandshakeError as error:
+            code = error.status
+            raise error_from(code, {"message": error.message}, method="GET", path=path) from error
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise _unreachable(error, "GET", path) from error
+        finally:
+            self._record("GET", path, code, started)
+        async with socket:
+            yield socket
 
     async def stream(
         self,
@@ -193,6 +221,31 @@ class Session:
             elif isinstance(error, TimeoutError):
                 raise Stalled(f"nothing came for {stall:g} s", method="WATCH", path=path) from error
             raise _unreachable(error, "WATCH", path) from error
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str | int] | None,
+        data: bytes | None,
+        content_type: str,
+        *,
+        timeout: float | None,
+    ) -> tuple[int, bytes, Mapping[str, str]]:
+        limit = self._timeout if timeout is None else timeout
+        started = time.monotonic()
+        code = 0
+        try:
+            async with asyncio.timeout(limit):
+                answer = await self._exchange(method, path, query, data, content_type)
+            code = answer[0]
+        except TimeoutError as error:
+            raise Unreachable(f"no answer within {limit:g} s", method=method, path=path) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unreachable(error, method, path) from error
+        finally:
+            self._record(method, path, code, started)
+        return answer
 
     async def _exchange(
         self, method: str, path: str, query: Mapping[str, str | int] | None, data: bytes | None, content_type: str
@@ -269,7 +322,7 @@ class Session:
             args["proxy"] = self._endpoint.proxy
         return args
 
-    def _url(self, path: str, query: Mapping[str, str | int] | None) -> URL:
+    def _url(self, path: str, query: Mapping[str, str | int] | Sequence[tuple[str, str]] | None) -> URL:
         return URL(f"{self._endpoint.host}{path}" + (f"?{urlencode(query)}" if query else ""), encoded=True)
 
     def _record(self, method: str, path: str, code: int, started: float, *, watch: bool = False) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from hashlib import sha256
 
 from careen.units.quoting import quote, quote_character
 
@@ -17,6 +19,10 @@ TEMPLATE_SUFFIXES = ("path", "service", "socket", "target", "timer")
 """Types that may be templates, and instances of them."""
 CHARACTERS = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ:-_.\\@")
 """Characters of a name before its suffix."""
+_LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_OBJECT_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_MOST_OBJECT_NAME = 253
+_MOST_READABLE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +86,20 @@ def check_activation(name: UnitName, desired_state: str) -> str | None:
     if name.is_template and desired_state != "inactive":
         return f"cannot activate template {quote(name.full)}"
     return None
+
+
+def complete_name(word: str) -> str:
+    """The name that people mean: `web` is web.service. Only what has no type gets one; fleet had its own list."""
+    return word if word.rpartition(".")[2] in SUFFIXES and "." in word else f"{word}.service"
+
+
+def name_object(name: str) -> str:
+    """The name of the Unit object: the unit's own where an object may be called so, else it as far as may be and a hash.
+
+    The two never meet: a name with a hash has no type at its end.
+    """
+    if len(name) <= _MOST_OBJECT_NAME and _OBJECT_NAME.fullmatch(name):
+        return name
+    labels = [re.sub("[^a-z0-9]+", "-", part.lower()).strip("-") for part in name.split(".")]
+    readable = ".".join(label for label in labels if label)[:_MOST_READABLE].rstrip("-.")
+    return f"{readable}-{sha256(name.encode()).hexdigest()[:10]}"
