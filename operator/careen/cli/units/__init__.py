@@ -1,0 +1,1 @@
+"""The verbs of `careen unit`: choosing, changing, waiting, showing, and ways to a machine."""
