@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -87,16 +88,18 @@ def call(
 
     Raises what `work` raises, ConfigError for a kubeconfig that can't be used.
     """
-    from careen.kube.session import Session
-
     common = ctx.find_root().obj
     given = common if isinstance(common, Target) else Target()
 
     async def connected() -> T:
-        opened = Session.connect(
-            kubeconfig or given.kubeconfig, context or given.context, user_agent=f"careen/{__version__}"
-        )
-        async with opened as session:
+        async with connect(Target(kubeconfig or given.kubeconfig, context or given.context)) as session:
             return await work(session)
 
     return asyncio.run(connected())
+
+
+def connect(target: Target) -> AbstractAsyncContextManager[Session]:
+    """A session to this cluster, for an `async with` block. ConfigError for a kubeconfig that can't be used."""
+    from careen.kube.session import Session
+
+    return Session.connect(target.kubeconfig, target.context, user_agent=f"careen/{__version__}")

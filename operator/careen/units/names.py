@@ -94,7 +94,7 @@ def complete_name(word: str) -> str:
 
 
 def name_object(name: str) -> str:
-    """The name of the Unit object: the unit's own where an object may be called so, else it as far as may be and a hash.
+    """The name of the Unit object: the unit's own where an object may be called so, else what can be kept and a hash.
 
     The two never meet: a name with a hash has no type at its end.
     """

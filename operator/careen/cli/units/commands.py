@@ -115,7 +115,7 @@ def ask_kubelet(unit: str, options: JournalOptions) -> dict[str, str | int] | No
 
 
 def read_kubelet(media_type: str, text: str) -> str | None:
-    """The journal in a kubelet's answer; None for another answer: the list of /var/log, or that of a missing journal."""
+    """The journal in a kubelet's answer; None for the list of /var/log, and where there is no such journal."""
     if media_type != "text/plain" or text.startswith("\noptions present and query resolved to log files"):
         return None
     return text

@@ -10,7 +10,7 @@ from careen.cli.units.views import BUSY, UnitView
 Goal = Literal["inactive", "loaded", "launched"]
 
 SETTLE_SECONDS = 2.0
-"""What may be a state in between is believed when it has lasted so long; fleet waited as long for a unit to be active."""
+"""What may be a state in between is believed when it has lasted so long; fleet waited as long for an active unit."""
 BROKEN_FILES = frozenset({"error", "bad-setting", "masked"})
 """systemd's load states of a file that it does not take."""
 

@@ -24,7 +24,7 @@ from careen.cli.units.commands import (
     read_kubelet,
 )
 from careen.cli.units.views import MachineView
-from careen.kube.errors import ApiError, Forbidden
+from careen.kube.errors import ApiError, Forbidden, Unreachable
 from careen.kube.exec import run_in_pod
 from careen.kube.resources import CORE_NODES, PODS
 
@@ -116,8 +116,8 @@ async def _run_in_agent(session: Session, machine: MachineView, errand: Errand) 
     except Forbidden:
         return Closed("you may not exec into its agent's pod")
     except ApiError as error:
-        if wrote:
-            # It ran: to begin anew by another way would show the beginning twice.
+        if wrote or (isinstance(error, Unreachable) and error.method == "EXEC"):
+            # It ran, or may have: another way would do it twice.
             raise
         return Closed(f"exec into its agent's pod: {error.message}")
 

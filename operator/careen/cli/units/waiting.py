@@ -1,4 +1,4 @@
-"""Waiting for units by watch, with a deadline: until they are as wished for, or until it is clear that they won't be."""
+"""Waiting for units by watch, with a deadline: until they are as wished for, or it is clear that they won't be."""
 
 from __future__ import annotations
 
