@@ -17,7 +17,6 @@ PLUGIN = "kubectl-careen"
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Operating systems that update themselves across a cluster.",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from careen.cli.target import AsJson
+from careen.cli.units import listing, reaching, steering
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,16 +19,34 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Check systemd unit files with fleet's [X-Fleet] requirements.",
+    help="Run systemd units on machines of the cluster's choice, as fleet did.",
 )
+for panel, commands in {
+    "Look": {
+        "list-units": listing.list_units,
+        "list-unit-files": listing.list_unit_files,
+        "list-machines": listing.list_machines,
+        "cat": listing.cat,
+        "status": reaching.status,
+        "journal": reaching.journal,
+    },
+    "Steer": {
+        "submit": steering.submit,
+        "load": steering.load,
+        "start": steering.start,
+        "stop": steering.stop,
+        "unload": steering.unload,
+        "restart": steering.restart,
+        "destroy": steering.destroy,
+    },
+}.items():
+    for word, command in commands.items():
+        app.command(word, rich_help_panel=panel)(command)
+# What stands behind the machine is the machine's: `careen unit ssh m1 ls -l`.
+app.command("ssh", rich_help_panel="Look", context_settings={"allow_interspersed_args": False})(reaching.ssh)
 
 
-@app.callback()
-def group() -> None:
-    """Keep `verify` a command of its own: an app with one command would be that command."""
-
-
-@app.command()
+@app.command(rich_help_panel="Files")
 def verify(
     file: Annotated[
         Path,
