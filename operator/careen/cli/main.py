@@ -14,6 +14,7 @@ from careen.cli.entry import print_version, run_app
 from careen.cli.target import ContextName, Kubeconfig, Target
 
 PLUGIN = "kubectl-careen"
+COMPLETION_OPTIONS = ("--install-completion", "--show-completion")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -55,7 +56,12 @@ def common(
 
 def run(program: str, arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code: 0, 1 with a sentence on stderr, 2 for wrong usage."""
-    return run_app(app, "kubectl careen" if Path(program).name == PLUGIN else "careen", arguments)
+    name = "kubectl careen" if Path(program).name == PLUGIN else "careen"
+    if name != "careen" and any(each.partition("=")[0] in COMPLETION_OPTIONS for each in arguments):
+        # The shell completes kubectl there, which asks `kubectl_complete-careen`.
+        print(f"{name}: kubectl completes it by kubectl_complete-careen, which must be on the PATH", file=sys.stderr)
+        return 2
+    return run_app(app, name, arguments)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from careen.cli.target import AsJson
 from careen.cli.units import listing, reaching, steering
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from careen.units.reading import Verdict
 
@@ -21,7 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Run systemd units on machines of the cluster's choice, as fleet did.",
 )
-for panel, commands in {
+_PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Look": {
         "list-units": listing.list_units,
         "list-unit-files": listing.list_unit_files,
@@ -39,7 +39,8 @@ for panel, commands in {
         "restart": steering.restart,
         "destroy": steering.destroy,
     },
-}.items():
+}
+for panel, commands in _PANELS.items():
     for word, command in commands.items():
         app.command(word, rich_help_panel=panel)(command)
 # What stands behind the machine is the machine's: `careen unit ssh m1 ls -l`.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from careen.cli.units.changes import Teller
-    from careen.cli.units.commands import SshOptions
+    from careen.cli.units.routes import Errand
     from careen.kube.session import Session
 
 Work = Callable[["Session", "Teller"], Awaitable[bool]]
@@ -42,7 +42,7 @@ def submit(
     kubeconfig: Kubeconfig = None,
     context: ContextName = None,
 ) -> None:
-    """Hand unit files to the cluster, to run nowhere yet. With --replace a unit goes on as it is, by its new content."""
+    """Hand unit files to the cluster, to run nowhere yet. With --replace a unit goes on, by its new content."""
     from careen.cli.units.changes import submit_units
 
     check_names(names)
@@ -153,10 +153,14 @@ def restart(
     kubeconfig: Kubeconfig = None,
     context: ContextName = None,
 ) -> None:
-    """Stop units and start them again, where they are. Global ones on one machine after the other, by systemctl there."""
+    """Stop units and start them again, where they are. Global ones on one machine after the other, by systemctl."""
+    from careen.api.meta import NAMESPACE
+    from careen.cli.units.routes import Errand
+
     check_names(names)
     seconds, ssh = count_seconds(block_attempts, timeout), gather_ssh(ssh_username, ssh_port, tunnel)
-    _run(ctx, kubeconfig, context, lambda session, teller: _restart(session, names, teller, seconds, namespace, ssh))
+    errand = Errand((), namespace=namespace or NAMESPACE, ssh=ssh, sudo=True)
+    _run(ctx, kubeconfig, context, lambda session, teller: _restart(session, names, teller, seconds, errand))
 
 
 def destroy(
@@ -177,19 +181,14 @@ def destroy(
     _run(ctx, kubeconfig, context, lambda session, teller: destroy_units(session, names, teller, seconds=seconds))
 
 
-async def _restart(
-    session: Session, names: Sequence[str], teller: Teller, seconds: float, namespace: str | None, ssh: SshOptions
-) -> bool:
-    from careen.api.meta import NAMESPACE
+async def _restart(session: Session, names: Sequence[str], teller: Teller, seconds: float, errand: Errand) -> bool:
     from careen.cli.units.changes import NOT_FOUND, find_units, restart_units
     from careen.cli.units.machines import restart_everywhere
-    from careen.cli.units.routes import Errand
 
     units, missing = await find_units(session, names)
     if missing:
         teller.error(f"{NOT_FOUND}: {' '.join(missing)}")
     ok = not missing
-    errand = Errand((), namespace=namespace or NAMESPACE, ssh=ssh, sudo=True)
     placed = [unit for unit in units if not unit.is_global]
     ok = await restart_units(session, placed, teller, seconds=seconds) and ok
     for unit in units:
