@@ -43,10 +43,12 @@ def _cluster(api: UnitApi) -> None:
 def test_list_units(careen: Careen) -> None:
     assert careen("list-units") == (
         0,
-        "UNIT          MACHINE       ACTIVE     SUB\n"
-        "bad.service   m2            inactive   dead\n"
-        "log.service   m1/10.0.0.1   active     running\n"
-        "web.service   m1/10.0.0.1   active     running\n",
+        (
+            "UNIT          MACHINE       ACTIVE     SUB\n"
+            "bad.service   m2            inactive   dead\n"
+            "log.service   m1/10.0.0.1   active     running\n"
+            "web.service   m1/10.0.0.1   active     running\n"
+        ),
         "",
     )
 
