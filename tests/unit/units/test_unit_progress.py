@@ -52,6 +52,7 @@ def placed(active: str, sub: str, *, current: str = "launched", held: str = HASH
         (placed("inactive", "dead", current="loaded"), "loaded", "Done", "loaded on m1", False),
         (placed("failed", "failed", current="loaded"), "loaded", "Done", "loaded on m1", False),
         (placed("deactivating", "stop", current="loaded"), "loaded", "Waiting", "", False),
+        (placed("active", "running", current="loaded"), "loaded", "Done", "loaded on m1 (active, running)", True),
         (placed("active", "running", current="loaded"), "launched", "Waiting", "Starting: not yet", False),
         (placed("active", "running"), "inactive", "Waiting", "", False),
         (make_unit(placements=[], machines=[]), "inactive", "Done", "inactive", False),

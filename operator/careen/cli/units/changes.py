@@ -90,7 +90,7 @@ async def lower_units(
     if done:
         teller.error(f"Successfully {past} units [{' '.join(done)}].")
     for ending in endings:
-        if not ending.ok:
+        if not (ending.ok and ending.usual):
             teller.error(ending.sentence)
     return complete and len(wishes) == len(units) and all(ending.ok for ending in endings)
 

@@ -11,6 +11,8 @@ Goal = Literal["inactive", "loaded", "launched"]
 
 SETTLE_SECONDS = 2.0
 """What may be a state in between is believed when it has lasted so long; fleet waited as long for an active unit."""
+STOP_SECONDS = 30.0
+"""A global unit may take so long to stop everywhere; what runs on was started by its socket or its timer."""
 BROKEN_FILES = frozenset({"error", "bad-setting", "masked"})
 """systemd's load states of a file that it does not take."""
 
@@ -54,8 +56,11 @@ def _judge_placed(unit: UnitView, goal: Goal) -> Progress:
     if report.hash == unit.hash and report.load in BROKEN_FILES:
         sentence = f"Unit {unit.name} can't be {goal} {where}: systemd says {report.load}"
         return Progress("Broken", sentence, SETTLE_SECONDS)
-    if unit.current != goal or (goal == "loaded" and report.active in BUSY):
+    if unit.current != goal or (goal == "loaded" and report.active == "deactivating"):
         return Progress("Waiting", unit.reason)
+    if goal == "loaded" and report.active in BUSY:
+        # Its socket or its timer has started it, and nobody's order stops that.
+        return Progress("Done", f"Unit {unit.name} loaded {where} ({report.active}, {report.sub})", SETTLE_SECONDS)
     if goal == "loaded":
         return Progress("Done", f"Unit {unit.name} loaded {where}")
     if report.active == "failed":
@@ -77,6 +82,10 @@ def _judge_global(unit: UnitView, goal: Goal) -> Progress:
     # Machines that have not started the new content yet may still tell of the old one's failure.
     if goal == "launched" and any(r.active == "failed" and r.hash == unit.hash for r in unit.reports.values()):
         return Progress("Broken", f"Unit {unit.name} is {goal}, but not everywhere: {unit.reason}", SETTLE_SECONDS)
-    if ready is None or not ready.holds or (goal == "loaded" and any(r.active in BUSY for r in unit.reports.values())):
+    if ready is None or not ready.holds:
         return Progress("Waiting", unit.reason)
-    return Progress("Done", f"Unit {unit.name} {goal} on {placed} machine{'' if placed == 1 else 's'}")
+    sentence = f"Unit {unit.name} {goal} on {placed} machine{'' if placed == 1 else 's'}"
+    # Told to be loaded only, machines count as ready before they have stopped what they had launched.
+    running = unit.counts.get("active", 0) or any(report.active in BUSY for report in unit.reports.values())
+    running = goal == "loaded" and bool(running)
+    return Progress("Done", f"{sentence} (active on some)" if running else sentence, STOP_SECONDS if running else 0.0)

@@ -43,6 +43,8 @@ class Ending:
     name: str
     ok: bool
     sentence: str
+    usual: bool = True
+    """Whether it is as one would think; else people should read the sentence."""
 
 
 class Watch:
@@ -114,7 +116,8 @@ async def wait_for(watch: Watch, wish: Wish, seconds: float, tell: Tell) -> Endi
         held = QUIET_SECONDS if waiting else progress.settle
         if now - since >= held:
             if not waiting:
-                return Ending(wish.name, ok=progress.outcome == "Done", sentence=progress.sentence)
+                ok = progress.outcome == "Done"
+                return Ending(wish.name, ok=ok, sentence=progress.sentence, usual=not progress.settle)
             if progress.sentence and progress.sentence != told:
                 told = progress.sentence
                 tell(f"Unit {wish.name} waits: {told}")
