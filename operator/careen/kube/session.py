@@ -31,6 +31,8 @@ MAX_LINE = 4 * 1024 * 1024
 # Longer than the once-a-minute renewals, so that those need no new TLS handshake; shorter than the API server's 90 s.
 KEEPALIVE = 80.0
 POOL_SIZE = 100
+# A web socket may be quiet for hours; only an answer to a ping tells that its connection is alive.
+SOCKET_HEARTBEAT = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,12 @@ class Session:
         try:
             async with asyncio.timeout(self._timeout):
                 socket = await self._pool.ws_connect(
-                    url, protocols=protocols, headers=self._headers(None), max_msg_size=MAX_LINE, **self._tls_args()
+                    url,
+                    protocols=protocols,
+                    headers=self._headers(None),
+                    heartbeat=SOCKET_HEARTBEAT,
+                    max_msg_size=MAX_LINE,
+                    **self._tls_args(),
                 )
             code = 101
         except aiohttp.WSServerHandshakeError as error:

@@ -13,7 +13,7 @@ from careen.cli.units.views import MachineView, UnitView, elect_units, read_mach
 from careen.kube.errors import AlreadyExists, Forbidden, NotFound
 from careen.kube.resources import CORE_NODES, NODES, UNITS
 from careen.kube.write import create, delete, patch_merge
-from careen.units.names import name_object
+from careen.units.names import check_name, name_object
 
 if TYPE_CHECKING:
     from careen.kube.session import Session
@@ -32,7 +32,11 @@ async def read_units(session: Session, names: Iterable[str] | None = None) -> di
 
 async def _find_units(session: Session, name: str) -> list[Document]:
     """All objects of this unit's name: only the oldest counts, and anybody may have made more."""
-    documents = await _list_units(session, {"fieldSelector": f"spec.name={name}"})
+    if check_name(name) is not None:
+        return []
+    # In a selector a backslash, which systemd's escaped names have, is escaped itself.
+    selector = "spec.name=" + name.replace("\\", "\\\\")
+    documents = await _list_units(session, {"fieldSelector": selector})
     if name_object(name) == name:
         plain = await find(session, UNITS, name)
         if plain is not None and not (plain.get("spec") or {}).get("name"):
