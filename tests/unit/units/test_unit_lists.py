@@ -56,9 +56,9 @@ def test_list_units(careen: Careen) -> None:
 def test_list_unit_files(careen: Careen) -> None:
     assert careen("list-unit-files")[1].splitlines() == [
         "UNIT          HASH      DSTATE     STATE      TARGET",
-        "bad.service   22fb1b7   launched   inactive   -",
-        "log.service   27e9bd0   launched   1/2        global",
-        "web.service   22fb1b7   launched   launched   m1/10.0.0.1",
+        "bad.service   5521349   launched   inactive   -",
+        "log.service   5df9298   launched   1/2        global",
+        "web.service   5521349   launched   launched   m1/10.0.0.1",
     ]
 
 
