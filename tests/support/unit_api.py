@@ -133,8 +133,13 @@ class UnitApi:
             old = held[name]
             spec = {**old.get("spec", {}), **body.get("spec", {})}
             obj = self.put(path, {**old, "metadata": dict(old["metadata"]), "spec": spec})
-        self._loop.call_later(0.01, self.after_write, obj)
+        self._loop.call_later(0.01, self._act, path, obj["metadata"]["name"])
         return web.json_response(obj)
+
+    def _act(self, path: str, name: str) -> None:
+        """Let the operator look at the object as it is by now."""
+        if (obj := self.collections[path].get(name)) is not None:
+            self.after_write(obj)
 
     async def _exec(self, request: web.Request) -> web.StreamResponse:
         socket = web.WebSocketResponse(protocols=("v5.channel.k8s.io",))

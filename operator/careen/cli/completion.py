@@ -101,7 +101,7 @@ def complete_plugin(arguments: list[str]) -> list[str]:
     finally:
         for name in asked:
             os.environ.pop(name, None)
-    return [*caught.getvalue().splitlines(), FILES]
+    return [*filter(None, caught.getvalue().splitlines()), FILES]
 
 
 def main() -> None:
