@@ -13,10 +13,10 @@ SSH_FAILED = 255
 """Exit code of ssh itself; what it runs can end with it too, but no program of ours does."""
 
 RELAY = (
-    "import subprocess,sys,threading\n"
+    "import os,subprocess,sys,threading\n"
     "child=subprocess.Popen(sys.argv[1:],stdin=subprocess.DEVNULL)\n"
     "def end():\n"
-    "    sys.stdin.buffer.read()\n"
+    "    while os.read(0,4096): pass\n"
     "    child.kill()\n"
     "threading.Thread(target=end,daemon=True).start()\n"
     "sys.exit(child.wait())\n"
