@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from careen.cli.completion import complete_machines
+from careen.cli.completion import complete_machines, complete_units
 from careen.cli.target import AsJson, CommandError, ContextName, Kubeconfig, call
 from careen.cli.units.options import Fields, Full, NoLegend, UnitNames, check_names
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from careen.kube.session import Session
 
 SomeUnits = Annotated[
-    list[str] | None, typer.Argument(metavar="[UNIT...]", help="Only these: names or patterns. Default: all.")
+    list[str] | None,
+    typer.Argument(
+        metavar="[UNIT...]", help="Only these: names or patterns. Default: all.", autocompletion=complete_units
+    ),
 ]
 SomeMachines = Annotated[
     list[str] | None,
