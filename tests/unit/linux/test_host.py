@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import platform
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from careen.agent.actions import StageImage
 from careen.agent.linux.host import LinuxHost
 from careen.agent.linux.root import Answer
+from careen.agent.record import Stage
 from careen.agent.staging.fault import StageError
 from careen.disk.types import GIVEN_UP, Attributes
 from careen.sandbox.releases import ReleaseServer, Repository
@@ -20,6 +22,7 @@ from linux_hosts import (
     attributes,
     document,
     hold,
+    journal,
     settings,
 )
 from linux_machines import BOOT_ID, MACHINE_ID, FakeMachine
@@ -102,6 +105,25 @@ async def test_only_a_steady_agent_keeps_the_timer_away(
         monkeypatch.setattr("careen.agent.linux.host.STEADY_SECONDS", 0.0)
         await host.look()
         assert alive.exists()
+
+
+async def test_a_full_disk_does_not_hide_the_machine(
+    machine: FakeMachine, kexec: FakeKexec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    # It came back from a trial that was lost without a word, which is held against kexec.
+    async with LinuxHost(settings(), root=machine.root, commands=machine.commands, kexec=kexec) as host:
+        await journal(host, stage=Stage.REQUESTED)
+    machine.write("/proc/sys/kernel/random/boot_id", "after")
+    monkeypatch.setattr("careen.agent.linux.crashes.write_durably", fail)
+    monkeypatch.setattr("careen.agent.linux.experience.write_durably", fail)
+    async with LinuxHost(settings(), root=machine.root, commands=machine.commands, kexec=kexec) as host:
+        sight = await host.look()
+    assert sight.journal is not None
+    assert sight.journal.open is not None
+    assert sight.facts.kexec_suspect == sight.journal.open.digest
 
 
 async def test_what_the_staged_release_needs_and_declares_is_in_the_decision(

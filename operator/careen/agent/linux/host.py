@@ -326,7 +326,11 @@ class LinuxHost:
         learned = learn(known, journal, booted, self._boot.boot_id)
         if learned != known:
             logger.warning("about kexec the machine has learned: %s", learned)
-            save_experience(self._state / "kexec.json", learned)
+            try:
+                save_experience(self._state / "kexec.json", learned)
+            except OSError as error:
+                # Only a guess is lost with it. The machine must be seen all the same.
+                logger.warning("that is not remembered: %s", error)
         preflight = Preflight(self.settings.kexec, self.settings.denied_vendors)
         staged = self._describe_staged(passive, learned.blamed)
         return HostFacts(
