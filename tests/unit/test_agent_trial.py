@@ -38,6 +38,7 @@ from careen.agent.step import (
     WriteStatus,
     next_step,
 )
+from careen.agent.view import TRIAL_LOOK_SECONDS
 from careen.disk.types import GIVEN_UP, Attributes
 
 
@@ -58,6 +59,8 @@ def test_a_slot_that_can_not_be_marked_good_says_why_and_is_tried_again() -> Non
     step = shown(view)
     assert (step["phase"], step["error"]) == ("Verifying", {"class": "Disk", "message": fault.message})
     assert settle(view)[1] == Wait(view.boot.uptime + 4)
+    long = replace(view, trouble=Trouble("order-1", "MarkGood", fault, 9, not_before=view.boot.uptime + 300))
+    assert settle(long)[1] == Wait(view.boot.uptime + TRIAL_LOOK_SECONDS)
     later = replace(view, boot=replace(view.boot, uptime=view.boot.uptime + 4))
     assert settle(later)[1] == MarkGood(B)
     assert next_step(replace(later, node=None)) == MarkGood(B)
@@ -103,7 +106,8 @@ def test_the_first_verdict_wins(verdict: Any, goal: str) -> None:
 def test_a_trial_never_gives_itself_up_without_a_good_slot_behind_it() -> None:
     disk = DiskView(B, slot_a(attributes=GIVEN_UP), slot_b(digest=NEW, attributes=TRIAL))
     view = trial_boot(order_document("Abort"), journal=with_open(verdict="ROLLBACK"), disk=disk)
-    assert settle(view)[1] == Wait()
+    # A reset would be the end of the machine: the image's timer must see that somebody decides.
+    assert settle(view)[1] == Wait(view.boot.uptime + TRIAL_LOOK_SECONDS)
     assert shown(view)["error"]["class"] == "Disk"
 
 

@@ -29,6 +29,14 @@ def aim_open(view: AgentView, journal: Journal, opened: OpenOrder) -> Aim:
     return _aim_return(view, journal, opened)
 
 
+def must_be_kept(view: AgentView, journal: Journal) -> bool:
+    """Whether this boot is a trial that a reset would harm: decided for, or with nothing to go back to."""
+    opened, disk = journal.open, view.disk
+    if opened is None or disk.booted != opened.to_slot or disk[disk.booted].attributes.good:
+        return False
+    return opened.verdict == "COMMIT" or not disk[disk.passive].attributes.good
+
+
 def _order_of(view: AgentView, opened: OpenOrder) -> Assignment | None:
     """The Node's order, if it is the open one."""
     order = view.node.assignment if view.node else None

@@ -17,6 +17,9 @@ from .record import Deadman, Fault, Journal, Method, Moved, TableRepair
 MAX_BACK_OFF_SECONDS = 300.0
 GATE_POLL_SECONDS = 2.0
 """How often the local gates of a new boot are looked at."""
+TRIAL_LOOK_SECONDS = 30.0
+"""How often a trial is looked at in which nothing can be done now. The image's timer takes an agent for dead that has
+not looked for 120."""
 
 
 @dataclass(frozen=True)
