@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from careen.agent.actions import StageImage
+from careen.agent.linux.facts import read_uptime
 from careen.agent.linux.host import LinuxHost
 from careen.agent.linux.root import Answer
 from careen.agent.record import Stage
@@ -103,8 +104,9 @@ async def test_only_a_steady_agent_keeps_the_timer_away(
         await host.look()
         assert not alive.exists()
         monkeypatch.setattr("careen.agent.linux.host.STEADY_SECONDS", 0.0)
+        before = int(read_uptime())
         await host.look()
-        assert alive.exists()
+        assert before <= int(alive.read_text()) <= read_uptime()
 
 
 async def test_a_full_disk_does_not_hide_the_machine(

@@ -51,7 +51,7 @@ API_ANSWERED = "api-answered"
 COMMITTED = "committed"
 """In /run/careen: the booted slot is good. The image's timer waits for it."""
 ALIVE = "trial-alive"
-"""In /run/careen: touched while a steady agent decides over the trial."""
+"""In /run/careen: the uptime in seconds at which a steady agent last decided over the trial."""
 TIMES = "times.json"
 """In /run/careen: when kernel and first agent of this boot started."""
 TRIAL_TIMER = "trial-timer"
@@ -379,5 +379,11 @@ class LinuxHost:
 
     def _show_life(self) -> None:
         """Tell the image's timer that an agent decides over the trial. One that crashes again and again does not."""
-        if read_uptime() - self._started >= STEADY_SECONDS:
-            (self._run / ALIVE).touch()
+        now = read_uptime()
+        if now - self._started < STEADY_SECONDS:
+            return
+        fresh = self._run / f"{ALIVE}.new"
+        # Where there is no room for it, the trial goes on to be judged until the timer ends it.
+        with suppress(OSError):
+            fresh.write_text(f"{int(now)}\n")
+            fresh.replace(self._run / ALIVE)
