@@ -55,6 +55,18 @@ def test_without_an_identity_only_one_with_a_device_counts(bare: FakeMachine) ->
     assert find_watchdog(bare.root) is not None
 
 
+@pytest.mark.parametrize("order", [("iTCO_wdt", "iamt_wdt"), ("iamt_wdt", "iTCO_wdt")])
+def test_of_two_the_same_one_counts_in_whatever_order_their_drivers_came(
+    bare: FakeMachine, order: tuple[str, str]
+) -> None:
+    for number, identity in enumerate(order):
+        bare.write(f"/sys/class/watchdog/watchdog{number}/identity", identity + "\n")
+        bare.write(f"/dev/watchdog{number}", "")
+    found = find_watchdog(bare.root)
+    assert found is not None
+    assert (found.identity, found.name) == ("iTCO_wdt", f"watchdog{order.index('iTCO_wdt')}")
+
+
 def test_one_that_can_not_wait_long_enough_does_not_count(bare: FakeMachine) -> None:
     add(bare)
     bare.write("/sys/class/watchdog/watchdog0/max_timeout", "60\n")

@@ -45,19 +45,24 @@ class WatchdogError(OSError):
 
 
 def find_watchdog(root: Root) -> Watchdog | None:
-    """The first hardware watchdog; None if there is none.
+    """The machine's hardware watchdog; None if there is none. Of several the same one in each boot.
 
-    A driver is told to stop its timer at a reboot, and a kexec is one for it, unless watchdog.stop_on_reboot is 0.
+    The kernel numbers them in the order in which their drivers load: the trial would else feed another one than was
+    armed for it, and be reset for that. A driver is told to stop its timer at a reboot, and a kexec is one for it,
+    unless watchdog.stop_on_reboot is 0.
     """
+    found = []
     for name in root.names("/sys/class/watchdog"):
         identity = root.read(f"/sys/class/watchdog/{name}/identity") or ""
         hardware = identity.casefold() not in _SOFTWARE if identity else _has_device(root, name)
-        if not hardware or not root.at(f"/dev/{name}").exists():
-            continue
-        limit = root.read(f"/sys/class/watchdog/{name}/max_timeout")
-        seconds = int(limit) if limit and limit.isdigit() and int(limit) > 0 else None
-        return Watchdog(name, identity, _keeps_running(root), seconds)
-    return None
+        if hardware and root.at(f"/dev/{name}").exists():
+            found.append((not identity, identity, name))
+    if not found:
+        return None
+    _, identity, name = min(found)
+    limit = root.read(f"/sys/class/watchdog/{name}/max_timeout")
+    seconds = int(limit) if limit and limit.isdigit() and int(limit) > 0 else None
+    return Watchdog(name, identity, _keeps_running(root), seconds)
 
 
 def _has_device(root: Root, name: str) -> bool:
