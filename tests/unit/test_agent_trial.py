@@ -151,6 +151,26 @@ def test_silence(uptime: float, unhealthy: str | None, answered: bool, on_silenc
         assert (step.journal.open.verdict, step.journal.open.cause) == outcome
 
 
+@pytest.mark.parametrize("answered", [True, False])
+@pytest.mark.parametrize("on_silence", ["Rollback", "Commit", "Wait"])
+def test_a_trial_that_was_well_is_not_lost_for_a_moment_without_its_kubelet(answered: bool, on_silence: Any) -> None:
+    view = quiet(
+        trial_boot(
+            order_document("Activate"),
+            journal=with_open(on_silence=on_silence),
+            boot=BootView("boot-2", "m-id", "Kexec", uptime=9000.0),
+            unhealthy="kubelet does not answer",
+            api_answered=answered,
+            well_at=8941.0,
+        )
+    )
+    assert next_step(view) == Wait(9002.0)
+    assert "kubelet does not answer" in shown(view)["error"]["message"]
+    step = next_step(replace(view, well_at=8940.0))
+    assert isinstance(step, WriteJournal)
+    assert step.journal.open == opened(on_silence=on_silence, verdict="ROLLBACK", cause="LocalGate")
+
+
 def test_a_power_cut_while_armed_for_the_firmware_makes_a_trial_too() -> None:
     view = trial_boot(order_document("Activate"), journal=with_open(stage=Stage.ARMED, method="Firmware"))
     assert shown(view)["phase"] == "Verifying"
