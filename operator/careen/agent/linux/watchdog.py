@@ -11,7 +11,7 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass
 
-from .root import Commands, Root
+from .root import DEADLINE_SECONDS, Answer, Commands, Root
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +20,10 @@ _KEEPALIVE = 0x80045705
 _SOFTWARE = ("software watchdog",)
 """Identities that are no hardware: such a timer dies with its kernel."""
 _STOP_ON_REBOOT = "/sys/module/watchdog/parameters/stop_on_reboot"
+_SYSTEMD_HAS = "watchdog0"
+"""The one that systemd opens when it is told to have a watchdog."""
+_GIVE_SECONDS = 5.0
+"""How long systemd may take to answer when it is given the watchdog."""
 _FEED_PARTS = 4
 """The trial feeds the watchdog this many times in its timeout."""
 _FIRST_PAUSE_SECONDS = 5.0
@@ -138,11 +142,17 @@ class WatchdogKeeper:
         return True
 
     def hand_back(self) -> None:
-        """Stop feeding, and stop the timer; if that is not surely possible, feed on: it would reset the machine."""
+        """Stop feeding, and stop the timer; if that is not surely possible, have systemd feed it, or feed on.
+
+        It would reset the machine: systemd goes on when the agent is stopped, updated or taken away.
+        """
         if self._fd < 0:
             return
         if self._root.read(f"/sys/class/watchdog/{self._watchdog.name}/nowayout") == "0":
             self._stop()
+            return
+        if self._give_to_systemd():
+            logger.info("%s can't be stopped, as far as its driver tells; systemd feeds it now", self._watchdog.name)
             return
         logger.info("%s can't be stopped, as far as its driver tells; it is fed from now on", self._watchdog.name)
         self._handed_back = True
@@ -157,6 +167,20 @@ class WatchdogKeeper:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _give_to_systemd(self) -> bool:
+        """Whether systemd holds it from now on: it does not answer whether it could open it, the kernel does."""
+        if self._watchdog.name != _SYSTEMD_HAS:
+            return False
+        os.close(self._fd)
+        self._fd = -1
+        microseconds = int(self._pause * _FEED_PARTS * 1_000_000)
+        # Nobody feeds it meanwhile.
+        self._set_property("RuntimeWatchdogUSec", microseconds, timeout=_GIVE_SECONDS)
+        if self._open():
+            return False
+        self._cancel()
+        return True
 
     def _is_running(self) -> bool:
         return self._root.read(f"/sys/class/watchdog/{self._watchdog.name}/state") == "active"
@@ -209,9 +233,11 @@ class WatchdogKeeper:
         self._pause = granted / _FEED_PARTS
         return granted
 
-    def _tell_systemd(self, microseconds: int) -> None:
+    def _set_property(self, name: str, microseconds: int, *, timeout: float = DEADLINE_SECONDS) -> Answer:
         manager = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
-        argv = ["busctl", "set-property", *manager, "KExecWatchdogUSec", "t", str(microseconds)]
-        answer = self._commands.run(argv)
+        return self._commands.run(["busctl", "set-property", *manager, name, "t", str(microseconds)], timeout=timeout)
+
+    def _tell_systemd(self, microseconds: int) -> None:
+        answer = self._set_property("KExecWatchdogUSec", microseconds)
         if answer.code != 0:
             raise WatchdogError(errno.EBUSY, f"{self._watchdog.name} is held, and not by systemd: {answer.sentence}")
