@@ -96,6 +96,24 @@ async def test_a_trial_is_judged_by_systemd_and_marked_good(trial: FakeMachine, 
         assert len(trial.commands.ran) == asked
 
 
+@pytest.mark.parametrize(
+    ("said", "setting", "after"),
+    [("1", "", "0"), ("1", "kernel.panic = 5\n -kernel.hung_task_panic=1\n", "1"), (None, "", "1")],
+)
+async def test_a_good_system_does_not_panic_for_what_a_trial_is_reset_for(
+    trial: FakeMachine, kexec: FakeKexec, said: str | None, setting: str, after: str
+) -> None:
+    line = trial.root.at("/proc/cmdline").read_text().strip()
+    trial.write("/proc/cmdline", line if said is None else f"{line} hung_task_panic={said} oops=panic\n")
+    trial.write("/etc/sysctl.d/50-mine.conf", setting)
+    shown = trial.write("/proc/sys/kernel/hung_task_panic", "1\n")
+    async with LinuxHost(settings(), root=trial.root, commands=trial.commands, kexec=kexec) as host:
+        await host.look()
+        assert shown.read_text() == "1\n"
+        await host.mark_good(B)
+        assert shown.read_text().strip() == after
+
+
 async def test_only_a_steady_agent_keeps_the_timer_away(
     trial: FakeMachine, kexec: FakeKexec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
