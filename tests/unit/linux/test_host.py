@@ -60,6 +60,12 @@ async def test_what_os_release_says_counts_while_nobody_knows_more(machine: Fake
             await host.admit(image)
 
 
+async def test_copies_that_a_killed_agent_left_take_no_room(machine: FakeMachine) -> None:
+    left = machine.write("/run/careen/next/kernel", "x" * 1000)
+    async with LinuxHost(settings(), root=machine.root, commands=machine.commands):
+        assert not left.exists()
+
+
 async def test_one_agent_a_machine(host: LinuxHost, machine: FakeMachine) -> None:
     with pytest.raises(OSError, match="in use by another agent"):
         async with LinuxHost(settings(), root=machine.root, commands=machine.commands):

@@ -17,6 +17,8 @@ from careen.release.manifest import BootFile, Image
 MIB = 1 << 20
 MOUNTED_SLOT, MOUNTED_ESP = "slot", "esp"
 """In /run/careen: where the passive slot and the ESP are mounted while they are needed."""
+COPIES = "next"
+"""In /run/careen: copies of the next kernel and initrd, while they are needed."""
 _RDONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
 _DETACH = 2
 
@@ -73,8 +75,12 @@ def mounted(device: Path, filesystem: str, place: Path) -> Iterator[Path]:
         place.rmdir()
 
 
-def release_mounts(run: Path) -> None:
-    """Unmount what an agent that was killed has left mounted: its slot could not be written any more in this boot."""
+def release_left(run: Path) -> None:
+    """Let go of what an agent that was killed has left in its folder below /run.
+
+    A slot that stays mounted could not be written any more in this boot, and copies take the room of the next ones.
+    """
+    drop_boot_files(run / COPIES)
     for name in (MOUNTED_SLOT, MOUNTED_ESP):
         place = run / name
         with suppress(OSError):

@@ -29,7 +29,7 @@ from careen.disk.table import change_slots, inspect_slots, read_slots, repair
 from careen.disk.types import DiskError, Slot, SlotName
 from careen.release.manifest import ReleaseDocument
 
-from .bootfiles import release_mounts
+from .bootfiles import release_left
 from .cmdline import find_word
 from .conflicts import find_conflict
 from .crashes import find_reset
@@ -249,7 +249,7 @@ class LinuxHost:
         self._lock = os.open(self._state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            release_mounts(self._run)
+            release_left(self._run)
             self._boot = read_boot(self.root)
             self._reset = find_reset(self.root, self._state / "panics.json", self._boot.boot_id)
             self._times = note_times(self._run / TIMES, self._boot)
