@@ -257,7 +257,8 @@ async def test_a_trial_that_was_well_goes_back_only_if_it_stays_unwell(
     monkeypatch.setattr("careen.agent.trial.GATE_POLL_SECONDS", 0.02)
     b = host.slots[SlotName.B]
     host.slots[SlotName.B] = replace(b, attributes=Attributes(2, 0, False), digest=NEW, version="2.0.0")
-    host.booted, host.answered, host.booted_at = SlotName.B, True, host.booted_at - 1000
+    # It came up late, and has not asked the API server before.
+    host.booted, host.booted_at = SlotName.B, host.booted_at - 1000
     opened = OpenOrder(
         "order-1", NEW, "2.0.0", SlotName.A, SlotName.B, "before", "Kexec", 0, 300, "Rollback", Stage.REQUESTED
     )

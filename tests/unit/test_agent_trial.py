@@ -151,6 +151,23 @@ def test_silence(uptime: float, unhealthy: str | None, answered: bool, on_silenc
         assert (step.journal.open.verdict, step.journal.open.cause) == outcome
 
 
+@pytest.mark.parametrize(("on_silence", "verdict"), [("Rollback", "ROLLBACK"), ("Commit", "COMMIT")])
+def test_an_agent_that_came_up_late_asks_before_it_calls_that_silence(on_silence: Any, verdict: str) -> None:
+    view = trial_boot(
+        None,
+        node=None,
+        journal=with_open(on_silence=on_silence),
+        boot=BootView("boot-2", "m-id", "Kexec", uptime=400.0),
+        api_answered=False,
+        asked_since=400.0,
+    )
+    assert next_step(view) == Wait(402.0)
+    step = next_step(replace(view, boot=replace(view.boot, uptime=410.0)))
+    assert isinstance(step, WriteJournal)
+    assert step.journal.open
+    assert step.journal.open.verdict == verdict
+
+
 @pytest.mark.parametrize("answered", [True, False])
 @pytest.mark.parametrize("on_silence", ["Rollback", "Commit", "Wait"])
 def test_a_trial_that_was_well_is_not_lost_for_a_moment_without_its_kubelet(answered: bool, on_silence: Any) -> None:

@@ -97,6 +97,7 @@ class _Agent:
         self._untold = Reminder(REMINDER_SECONDS)
         self._looked_at = boot_seconds()
         self._well_at: float | None = None
+        self._asked_since: float | None = None
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
@@ -137,6 +138,8 @@ class _Agent:
         if self._store.synced and not self._answer_noted:
             await self._host.note_api_answer()
             self._answer_noted = True
+        if self._asked_since is None:
+            self._asked_since = sight.boot.uptime
         if sight.unhealthy is None:
             self._well_at = sight.boot.uptime
         order, moved = self._moved
@@ -149,6 +152,7 @@ class _Agent:
             facts=sight.facts,
             unhealthy=sight.unhealthy,
             well_at=self._well_at,
+            asked_since=self._asked_since,
             reset_prepared=sight.reset_prepared,
             granted=self._granted,
             request_failed=self._request_failed,

@@ -13,7 +13,7 @@ from .decision import decide_boot
 from .record import Ended, Fault, Journal, OpenOrder, Stage, Verdict
 from .report import build_step
 from .requested import aim_open_request
-from .view import GATE_POLL_SECONDS, SICK_SECONDS, AgentView
+from .view import ANSWER_SECONDS, GATE_POLL_SECONDS, SICK_SECONDS, AgentView
 
 _TRIES_WHEN_ARMED = 3
 
@@ -179,9 +179,10 @@ def _judge(view: AgentView, journal: Journal, opened: OpenOrder) -> Aim:
     if uptime >= timeout:
         if _is_sick(view):
             return _decide(journal, opened, "ROLLBACK", "LocalGate")
-        if view.unhealthy is None and not view.api_answered and opened.on_silence == "Rollback":
+        silent = not view.api_answered and uptime - view.asked_since >= ANSWER_SECONDS
+        if view.unhealthy is None and silent and opened.on_silence == "Rollback":
             return _decide(journal, opened, "ROLLBACK", "Silence")
-        if view.unhealthy is None and not view.api_answered and opened.on_silence == "Commit":
+        if view.unhealthy is None and silent and opened.on_silence == "Commit":
             return _decide(journal, opened, "COMMIT", None)
     fault = Fault("Boot", f"local gate: {view.unhealthy}") if view.unhealthy is not None else None
     poll = uptime + GATE_POLL_SECONDS
