@@ -69,11 +69,11 @@ docs: setup ## The documents: commands of README and quick start run as written,
 
 test-vm: setup ## Eight scenarios on virtual machines under software emulation (needs root to build their images once)
 	@tools/packages vm
-	@$(STEP) vm $(BIN)/pytest -q -m short tests/vm $(ARGS)
+	@$(STEP) vm $(BIN)/pytest -q -n 2 --dist worksteal -m short tests/vm $(ARGS)
 
 test-vm-all: setup ## The whole matrix of faults on virtual machines; writes docs/fault-matrix.md
 	@tools/packages vm
-	@CAREEN_FAULT_MATRIX=docs/fault-matrix.md $(STEP) vm-all $(BIN)/pytest -q tests/vm $(ARGS)
+	@CAREEN_FAULT_MATRIX=docs/fault-matrix.md $(STEP) vm-all $(BIN)/pytest -q -n 2 --dist worksteal tests/vm $(ARGS)
 
 test-cluster: setup ## Five scenarios on two virtual machines with a real kubelet, into which the chart is installed
 	@tools/packages vm

@@ -21,6 +21,7 @@ from aiohttp import web
 from careen.agent.staging.frames import FrameTable, unpack
 from careen.agent.staging.stage import Wanted, stage_release
 from careen.disk.image import create_image, fill_slot, open_passive, open_slot
+from careen.disk.table import read_slots
 from careen.disk.types import SlotName
 from careen.release.bootblock import BootBlock
 from careen.release.manifest import Image
@@ -111,8 +112,8 @@ async def _stage(one: OsImage, two: OsImage, folder: Path) -> Sent:
 
 
 def _write_boot_block(disk: Path, block: BootBlock) -> None:
-    with open_slot(disk, SlotName.A) as slot:
-        place = slot.entry.start + slot.entry.size - BLOCK_BYTES
+    slot = read_slots(disk)[SlotName.A]
+    place = slot.start + slot.size - BLOCK_BYTES
     with disk.open("r+b") as file:
         file.seek(place)
         file.write(block.encode())

@@ -1,7 +1,7 @@
 """The operator's fields and people's fields have one writer each, held by the API server."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -147,26 +147,60 @@ def test_the_operator_writes_nothing_of_peoples(plane: Cluster, admin: Api, flee
     assert snapshot(admin) == before
 
 
-def test_the_operators_name_without_its_namespace_is_nobody(plane: Cluster, admin: Api, fleet: None) -> None:
+def test_the_operators_name_without_its_namespace_is_nobody(
+    plane: Cluster, admin: Api, fleet: None, person: Callable[..., Api]
+) -> None:
     """An account of the same name in another namespace is not the operator, whatever rights it has."""
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
-    accounts = "/api/v1/namespaces/default/serviceaccounts"
-    subject = {"kind": "ServiceAccount", "name": "careen-operator", "namespace": "default"}
-    admin.create(accounts, {"metadata": {"name": "careen-operator"}})
-    admin.create(
-        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
-        {"metadata": {"name": ALL_RIGHTS}, "roleRef": role, "subjects": [subject]},
-    )
-    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
-    token = admin.create(f"{accounts}/careen-operator/token", request)["status"]["token"]
-    api = Api(plane.kubeconfig_with_token(token))
-    try:
-        wait_until(lambda: _reads_secrets(api), "the account's rights", 10)
-        write = Write("PATCH", f"{BASE}/nodes/n1", {"spec": {"assignment": ACTIVATE}})
-        assert "spec.assignment" in assert_forbidden(write, api)
-    finally:
+    api = person("cluster-admin", name="careen-operator")
+    wait_until(lambda: _reads_secrets(api), "the account's rights", 10)
+    write = Write("PATCH", f"{BASE}/nodes/n1", {"spec": {"assignment": ACTIVATE}})
+    assert "spec.assignment" in assert_forbidden(write, api)
+
+
+def test_who_may_edit_machines_may_reboot_them_and_not_empty_them(
+    plane: Cluster, admin: Api, fleet: None, person: Callable[..., Api]
+) -> None:
+    api = person("careen-edit")
+    reset = Write("PATCH", f"{BASE}/nodes/n1", {"spec": {"request": RESET}})
+    reboot = Write("PATCH", f"{BASE}/nodes/n1", {"spec": {"request": {"action": "Reboot", "id": "r-0"}}})
+    wait_until(lambda: passes(reboot, api), "the account's rights", 10)
+    assert "the verb reset on nodes.careen.dev" in assert_forbidden(reset, api)
+    reset.send(admin)
+    # What somebody else asked for is in the way of no other edit, and may be taken back.
+    Write("PATCH", f"{BASE}/nodes/n1", {"spec": {"paused": True}}).send(api)
+    Write("PATCH", f"{BASE}/nodes/n1", {"spec": {"request": None}}).send(api)
+
+
+def test_the_role_for_resets_is_enough_for_them(
+    plane: Cluster, admin: Api, fleet: None, person: Callable[..., Api]
+) -> None:
+    api = person("careen-reset-admin")
+    write = Write("PATCH", f"{BASE}/nodes/n1", {"spec": {"request": RESET}})
+    wait_until(lambda: passes(write, api), "the account's rights", 10)
+
+
+@pytest.fixture
+def person(plane: Cluster, admin: Api) -> Iterator[Callable[..., Api]]:
+    """Somebody with an account in another namespace, and with one role."""
+    accounts, made = "/api/v1/namespaces/default/serviceaccounts", []
+
+    def make(role: str, name: str = "somebody") -> Api:
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}
+        subject = {"kind": "ServiceAccount", "name": name, "namespace": "default"}
+        admin.create(accounts, {"metadata": {"name": name}})
+        admin.create(
+            "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+            {"metadata": {"name": ALL_RIGHTS}, "roleRef": reference, "subjects": [subject]},
+        )
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 900}}
+        token = admin.create(f"{accounts}/{name}/token", request)["status"]["token"]
+        made.append((name, Api(plane.kubeconfig_with_token(token))))
+        return made[-1][1]
+
+    yield make
+    for name, api in made:
         api.close()
-        admin.delete(f"{accounts}/careen-operator")
+        admin.delete(f"{accounts}/{name}")
 
 
 def _reads_secrets(api: Api) -> bool:

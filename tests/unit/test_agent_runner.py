@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from careen.agent.host import RebootError
+from careen.agent.record import Journal, OpenOrder, Stage
 from careen.agent.settings import Exit
 from careen.agent.staging.fault import StageError
 from careen.disk.types import GIVEN_UP, Attributes, DiskBusyError, SlotName
 from careen.kube.errors import Conflict, Invalid, Unreachable
-from one_node import NAME, SETTINGS, Host, OneNode, agent, make_host, until
+from careen.sandbox.memory import MemoryFault
+from one_node import NAME, NEW, SETTINGS, Host, OneNode, agent, make_host, until
 
 
 @pytest.fixture
@@ -247,3 +249,27 @@ async def test_how_much_was_fetched_reused_and_skipped_is_in_the_status(host: Ho
         host.hold.set()
         await until(lambda: api.step["phase"] == "Staged")
         assert api.step["progress"] == {"bytesTotal": 100, "bytesReused": 0, "bytesFetched": 100, "bytesSkipped": 0}
+
+
+async def test_a_trial_that_was_well_goes_back_only_if_it_stays_unwell(
+    host: Host, api: OneNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("careen.agent.trial.GATE_POLL_SECONDS", 0.02)
+    b = host.slots[SlotName.B]
+    host.slots[SlotName.B] = replace(b, attributes=Attributes(2, 0, False), digest=NEW, version="2.0.0")
+    # It came up late, and has not asked the API server before.
+    host.booted, host.booted_at = SlotName.B, host.booted_at - 1000
+    opened = OpenOrder(
+        "order-1", NEW, "2.0.0", SlotName.A, SlotName.B, "before", "Kexec", 0, 300, "Rollback", Stage.REQUESTED
+    )
+    host.journal = Journal("m-id", boots=("before",), open=opened)
+    api.give("Activate", fromBootID="before")
+    async with agent(host, api):
+        await until(lambda: api.step.get("phase") == "Verifying")
+        host.faults = {"2.0.0": MemoryFault.UNHEALTHY}
+        await until(lambda: "error" in api.step)
+        await asyncio.sleep(0.1)
+        assert host.journal.open is not None
+        assert host.journal.open.verdict is None
+        host.booted_at -= 60
+        await until(lambda: host.journal and host.journal.open and host.journal.open.cause == "LocalGate")

@@ -38,6 +38,7 @@ from careen.agent.step import (
     WriteStatus,
     next_step,
 )
+from careen.agent.view import TRIAL_LOOK_SECONDS
 from careen.disk.types import GIVEN_UP, Attributes
 
 
@@ -58,6 +59,8 @@ def test_a_slot_that_can_not_be_marked_good_says_why_and_is_tried_again() -> Non
     step = shown(view)
     assert (step["phase"], step["error"]) == ("Verifying", {"class": "Disk", "message": fault.message})
     assert settle(view)[1] == Wait(view.boot.uptime + 4)
+    long = replace(view, trouble=Trouble("order-1", "MarkGood", fault, 9, not_before=view.boot.uptime + 300))
+    assert settle(long)[1] == Wait(view.boot.uptime + TRIAL_LOOK_SECONDS)
     later = replace(view, boot=replace(view.boot, uptime=view.boot.uptime + 4))
     assert settle(later)[1] == MarkGood(B)
     assert next_step(replace(later, node=None)) == MarkGood(B)
@@ -103,7 +106,8 @@ def test_the_first_verdict_wins(verdict: Any, goal: str) -> None:
 def test_a_trial_never_gives_itself_up_without_a_good_slot_behind_it() -> None:
     disk = DiskView(B, slot_a(attributes=GIVEN_UP), slot_b(digest=NEW, attributes=TRIAL))
     view = trial_boot(order_document("Abort"), journal=with_open(verdict="ROLLBACK"), disk=disk)
-    assert settle(view)[1] == Wait()
+    # A reset would be the end of the machine: the image's timer must see that somebody decides.
+    assert settle(view)[1] == Wait(view.boot.uptime + TRIAL_LOOK_SECONDS)
     assert shown(view)["error"]["class"] == "Disk"
 
 
@@ -145,6 +149,43 @@ def test_silence(uptime: float, unhealthy: str | None, answered: bool, on_silenc
         assert isinstance(step, WriteJournal)
         assert step.journal.open
         assert (step.journal.open.verdict, step.journal.open.cause) == outcome
+
+
+@pytest.mark.parametrize(("on_silence", "verdict"), [("Rollback", "ROLLBACK"), ("Commit", "COMMIT")])
+def test_an_agent_that_came_up_late_asks_before_it_calls_that_silence(on_silence: Any, verdict: str) -> None:
+    view = trial_boot(
+        None,
+        node=None,
+        journal=with_open(on_silence=on_silence),
+        boot=BootView("boot-2", "m-id", "Kexec", uptime=400.0),
+        api_answered=False,
+        asked_since=400.0,
+    )
+    assert next_step(view) == Wait(402.0)
+    step = next_step(replace(view, boot=replace(view.boot, uptime=410.0)))
+    assert isinstance(step, WriteJournal)
+    assert step.journal.open
+    assert step.journal.open.verdict == verdict
+
+
+@pytest.mark.parametrize("answered", [True, False])
+@pytest.mark.parametrize("on_silence", ["Rollback", "Commit", "Wait"])
+def test_a_trial_that_was_well_is_not_lost_for_a_moment_without_its_kubelet(answered: bool, on_silence: Any) -> None:
+    view = quiet(
+        trial_boot(
+            order_document("Activate"),
+            journal=with_open(on_silence=on_silence),
+            boot=BootView("boot-2", "m-id", "Kexec", uptime=9000.0),
+            unhealthy="kubelet does not answer",
+            api_answered=answered,
+            well_at=8941.0,
+        )
+    )
+    assert next_step(view) == Wait(9002.0)
+    assert "kubelet does not answer" in shown(view)["error"]["message"]
+    step = next_step(replace(view, well_at=8940.0))
+    assert isinstance(step, WriteJournal)
+    assert step.journal.open == opened(on_silence=on_silence, verdict="ROLLBACK", cause="LocalGate")
 
 
 def test_a_power_cut_while_armed_for_the_firmware_makes_a_trial_too() -> None:

@@ -1,4 +1,4 @@
-"""Virtual machines for the tests: one runs at a time, each on a disk of its own."""
+"""Virtual machines for the tests: each on a disk of its own, as many at once as pytest has workers."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ MakeMachine = Callable[..., Machine]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep a table of what comes of the scenarios, if somebody wants it."""
-    if os.environ.get(VARIABLE):
+    """Keep a table of what comes of the scenarios, if somebody wants it. Workers tell theirs to the one that has it."""
+    if os.environ.get(VARIABLE) and not _is_worker(config):
         config.pluginmanager.register(_Rows(Matrix()), "fault-matrix")
 
 
@@ -66,12 +66,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(TEST_SECONDS))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Build the images before any worker starts: what workers print is not seen."""
+    config = session.config
+    if config.getoption("numprocesses", None) and not config.option.collectonly and not _is_worker(config):
+        _build_images(config)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Build the images before the first test, where people see it: it takes longer than a test's time limit."""
-    if session.config.option.collectonly or not any(item.get_closest_marker("vm") for item in session.items):
-        return
-    capture = session.config.pluginmanager.getplugin("capturemanager")
+    if not session.config.option.collectonly and any(item.get_closest_marker("vm") for item in session.items):
+        _build_images(session.config)
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def _build_images(config: pytest.Config) -> None:
+    capture = config.pluginmanager.getplugin("capturemanager")
     try:
         with capture.global_and_fixture_disabled():
             build_loader()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from careen.disk.types import SlotName
@@ -18,6 +20,7 @@ from .conftest import (
     NAME,
     STAGE_AND_BOOT_SECONDS,
     STAGE_SECONDS,
+    Scene,
     expect_return,
     image,
     start,
@@ -31,39 +34,44 @@ WATCHDOG_SECONDS = 60
 """How long the watchdog waits for the new system, and how long for the shutdown before it."""
 
 
+def expect_cause(scene: Scene, status: dict[str, Any], cause: str) -> None:
+    """The status says why the new system was left, and the table of faults has it."""
+    assert [found["cause"] for found in status["rejected"]] == [cause], status
+    scene.note("the old system", f"RolledBack, cause {cause}")
+
+
 @pytest.mark.parametrize("fault", [Fault.NO_AGENT, Fault.AGENT_CRASHES])
-def test_the_trial_timer_ends_a_system_without_an_agent(site: Site, fault: Fault) -> None:
+def test_the_trial_timer_ends_a_system_without_an_agent(site: Site, scene: Scene, fault: Fault) -> None:
     site.publish(image("3", fault))
     start(site)
     site.ask_for("3")
     wait_up(site[NAME], "3", B, "kexec", STAGE_AND_BOOT_SECONDS)
     site[NAME].console.wait_for("not marked good in time", DEADMAN_SECONDS)
     wait_up(site[NAME], "1", A, "firmware")
-    expect_return(site, DEADMAN_SECONDS)
+    expect_cause(scene, expect_return(site, DEADMAN_SECONDS), "TrialLost")
 
 
 @pytest.mark.short
-def test_an_unhealthy_system_is_left(site: Site) -> None:
+def test_an_unhealthy_system_is_left(site: Site, scene: Scene) -> None:
     site.publish(image("3", Fault.UNHEALTHY))
     start(site)
     site.ask_for("3", boot={"commitTimeoutSeconds": 60})
     wait_up(site[NAME], "3", B, "kexec", STAGE_AND_BOOT_SECONDS)
     wait_up(site[NAME], "1", A, "firmware")
-    status = expect_return(site, COMMIT_SECONDS)
-    assert [found["cause"] for found in status["rejected"]] == ["LocalGate"], status
+    expect_cause(scene, expect_return(site, COMMIT_SECONDS), "LocalGate")
 
 
-def test_a_software_watchdog_ends_a_hang(site: Site) -> None:
+def test_a_software_watchdog_ends_a_hang(site: Site, scene: Scene) -> None:
     site.publish(image("3", Fault.HANG))
     start(site, options=MachineOptions(words="softdog.soft_margin=60 systemd.watchdog_sec=60"))
     site.ask_for("3")
     site[NAME].console.wait_for("OS fault: hang", STAGE_AND_BOOT_SECONDS)
     wait_up(site[NAME], "1", A, "firmware")
-    expect_return(site, DEADMAN_SECONDS)
+    expect_cause(scene, expect_return(site, DEADMAN_SECONDS), "TrialLost")
 
 
 @pytest.mark.short
-def test_a_hardware_watchdog_that_survives_the_kexec_ends_a_hang(site: Site) -> None:
+def test_a_hardware_watchdog_that_survives_the_kexec_ends_a_hang(site: Site, scene: Scene) -> None:
     first, hanging = (
         build_image(variant, packages=PackageSet.GENERIC) for variant in (Variant("1"), Variant("3", Fault.HANG))
     )
@@ -76,7 +84,7 @@ def test_a_hardware_watchdog_that_survives_the_kexec_ends_a_hang(site: Site) -> 
     assert staged["bootDecision"]["deadman"] == "HardwareWatchdog", staged
     site[NAME].console.wait_for("OS fault: hang", BOOT_SECONDS)
     wait_up(site[NAME], "1", A, "firmware")
-    expect_return(site, DEADMAN_SECONDS)
+    expect_cause(scene, expect_return(site, DEADMAN_SECONDS), "Watchdog")
 
 
 @pytest.mark.short

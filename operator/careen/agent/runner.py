@@ -96,6 +96,8 @@ class _Agent:
         self._blindness = Reminder(REMINDER_SECONDS)
         self._untold = Reminder(REMINDER_SECONDS)
         self._looked_at = boot_seconds()
+        self._well_at: float | None = None
+        self._asked_since: float | None = None
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
@@ -136,6 +138,10 @@ class _Agent:
         if self._store.synced and not self._answer_noted:
             await self._host.note_api_answer()
             self._answer_noted = True
+        if self._asked_since is None:
+            self._asked_since = sight.boot.uptime
+        if sight.unhealthy is None:
+            self._well_at = sight.boot.uptime
         order, moved = self._moved
         view = AgentView(
             node=self._store.objects.get(("", self._name)),
@@ -145,6 +151,8 @@ class _Agent:
             boot=sight.boot,
             facts=sight.facts,
             unhealthy=sight.unhealthy,
+            well_at=self._well_at,
+            asked_since=self._asked_since,
             reset_prepared=sight.reset_prepared,
             granted=self._granted,
             request_failed=self._request_failed,

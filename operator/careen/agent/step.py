@@ -36,8 +36,9 @@ from .decision import decide_boot, refuse_unguarded
 from .record import MAX_BOOTS, Ended, Fault, Journal, Moved, OpenOrder, Rejection, Stage
 from .report import build_ended, build_step, report_fault, write_status
 from .requested import aim_request
-from .trial import aim_open
+from .trial import aim_open, must_be_kept
 from .view import (
+    TRIAL_LOOK_SECONDS,
     AgentView,
     BootDecision,
     BootView,
@@ -76,6 +77,8 @@ def next_step(view: AgentView) -> Step:
     aim = _aim(view, journal)
     # While nothing else is to do: the next fault would take the copy that is left.
     action = _hold(view, RepairTable() if view.disk.faults and _is_idle(aim) else aim.action)
+    if isinstance(action, Wait) and must_be_kept(view, journal):
+        action = _sooner(action, view.boot.uptime + TRIAL_LOOK_SECONDS)
     if view.node is None or aim.step is None:
         return action
     step = None if aim.step is KEEP else aim.step

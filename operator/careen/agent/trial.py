@@ -13,7 +13,7 @@ from .decision import decide_boot
 from .record import Ended, Fault, Journal, OpenOrder, Stage, Verdict
 from .report import build_step
 from .requested import aim_open_request
-from .view import GATE_POLL_SECONDS, AgentView
+from .view import ANSWER_SECONDS, GATE_POLL_SECONDS, SICK_SECONDS, AgentView
 
 _TRIES_WHEN_ARMED = 3
 
@@ -27,6 +27,14 @@ def aim_open(view: AgentView, journal: Journal, opened: OpenOrder) -> Aim:
     if view.disk.booted == opened.to_slot:
         return _aim_trial(view, journal, opened)
     return _aim_return(view, journal, opened)
+
+
+def must_be_kept(view: AgentView, journal: Journal) -> bool:
+    """Whether this boot is a trial that a reset would harm: decided for, or with nothing to go back to."""
+    opened, disk = journal.open, view.disk
+    if opened is None or disk.booted != opened.to_slot or disk[disk.booted].attributes.good:
+        return False
+    return opened.verdict == "COMMIT" or not disk[disk.passive].attributes.good
 
 
 def _order_of(view: AgentView, opened: OpenOrder) -> Assignment | None:
@@ -169,15 +177,23 @@ def _judge(view: AgentView, journal: Journal, opened: OpenOrder) -> Aim:
     if order and order.goal == "Commit" and view.unhealthy is None:
         return _decide(journal, opened, "COMMIT", None)
     if uptime >= timeout:
-        if view.unhealthy is not None:
+        if _is_sick(view):
             return _decide(journal, opened, "ROLLBACK", "LocalGate")
-        if not view.api_answered and opened.on_silence == "Rollback":
+        silent = not view.api_answered and uptime - view.asked_since >= ANSWER_SECONDS
+        if view.unhealthy is None and silent and opened.on_silence == "Rollback":
             return _decide(journal, opened, "ROLLBACK", "Silence")
-        if not view.api_answered and opened.on_silence == "Commit":
+        if view.unhealthy is None and silent and opened.on_silence == "Commit":
             return _decide(journal, opened, "COMMIT", None)
     fault = Fault("Boot", f"local gate: {view.unhealthy}") if view.unhealthy is not None else None
     poll = uptime + GATE_POLL_SECONDS
     return Aim(_build_verifying(opened, fault), Wait(min(poll, timeout) if uptime < timeout else poll))
+
+
+def _is_sick(view: AgentView) -> bool:
+    """Whether the trial is not well, and that not only for a moment: a kubelet that restarts is no bad release."""
+    if view.unhealthy is None:
+        return False
+    return view.well_at is None or view.boot.uptime - view.well_at >= SICK_SECONDS
 
 
 def _build_verifying(opened: OpenOrder, fault: Fault | None) -> dict[str, Any]:

@@ -17,6 +17,14 @@ from .record import Deadman, Fault, Journal, Method, Moved, TableRepair
 MAX_BACK_OFF_SECONDS = 300.0
 GATE_POLL_SECONDS = 2.0
 """How often the local gates of a new boot are looked at."""
+ANSWER_SECONDS = 10.0
+"""How long the API server has at least to answer an agent before that counts as silence: one that came up late has not
+asked yet."""
+SICK_SECONDS = 60.0
+"""How long the local gates of a trial that was well must fail without a break before it goes back for that."""
+TRIAL_LOOK_SECONDS = 30.0
+"""How often a trial is looked at in which nothing can be done now. The image's timer takes an agent for dead that has
+not looked for 120."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +169,10 @@ class AgentView:
     """Whether the next boot would empty the writable file system."""
     unhealthy: str | None = None
     """Why the local gates do not pass; None if they do. The connection to the API server is not one of them."""
+    well_at: float | None = None
+    """Instant (uptime) at which this process last saw the local gates pass; None if it never did."""
+    asked_since: float = 0.0
+    """Instant (uptime) from which on this process has asked the API server."""
     granted: str | None = None
     """Order whose activation the API server accepted in this process."""
     request_failed: str | None = None

@@ -29,6 +29,8 @@ OPERATOR_SPEC = ("assignment", "coreNode", "units")
 """Fields of Node.spec that the operator writes; all others are people's."""
 OPERATOR_STATUS = ("observedGeneration", "request", "orchestration", "conditions")
 """Fields of Node.status that the operator writes; all others are the agent's."""
+RESET_VERB = "reset"
+"""The verb on Nodes that asking for a reset takes, beside those on the object."""
 NODE_CLAIM = "authentication.kubernetes.io/node-name"
 """Where the API server shows the node that a pod-bound token was made for."""
 GARBAGE_COLLECTOR = "system:serviceaccount:kube-system:generic-garbage-collector"
@@ -186,6 +188,14 @@ def _node_checks(install: Install) -> list[Document]:
             f"!({install.is_operator}) || (request.operation == 'CREATE' ? !object.?spec.?request.hasValue()"
             f" : {_unchanged('spec', ('request',))})",
             "spec.request is people's: the operator never asks for a reboot or a reset by itself",
+        ),
+        # Who may pause and reboot machines may not therefore empty them.
+        _check(
+            "request.operation == 'CREATE' || object.?spec.?request.?action.orValue('') != 'Reset'"
+            " || object.?spec.?request == oldObject.?spec.?request"
+            f" || authorizer.group('{GROUP}').resource('nodes').name(request.name).check('{RESET_VERB}').allowed()",
+            f"spec.request of a reset empties the machine: it needs the verb {RESET_VERB} on nodes.{GROUP}, which the "
+            "role careen-reset-admin has",
         ),
         _check(
             f"!({ON_STATUS}) || {install.is_operator} || ({install.is_agent})",

@@ -147,16 +147,14 @@ class AgentMetrics:
 
     def show(self, figures: MachineFigures) -> None:
         """Show the machine as it is; what it is no longer disappears."""
-        for gauge in (self.slot, self.booted, self.boot, self.phase):
-            gauge.clear()
-        for name, slot in figures.slots.items():
-            self.slot.labels(name, slot.version).set(1)
-            self.priority.labels(name).set(slot.priority)
-            self.tries.labels(name).set(slot.tries)
-            self.successful.labels(name).set(slot.successful)
-            self.booted.labels(name).set(name == figures.booted)
-        self.boot.labels(figures.method).set(1)
-        self.phase.labels(figures.phase).set(1)
+        slots = figures.slots
+        _show(self.slot, {(name, slot.version): 1 for name, slot in slots.items()})
+        _show(self.priority, {(name,): slot.priority for name, slot in slots.items()})
+        _show(self.tries, {(name,): slot.tries for name, slot in slots.items()})
+        _show(self.successful, {(name,): slot.successful for name, slot in slots.items()})
+        _show(self.booted, {(name,): name == figures.booted for name in slots})
+        _show(self.boot, {(figures.method,): 1})
+        _show(self.phase, {(figures.phase,): 1})
         self.rejected.set(figures.rejected)
         self.unhealthy.set(figures.unhealthy)
 
@@ -183,3 +181,13 @@ class AgentMetrics:
         self.renewals.labels("failed" if at is None else "done").inc()
         if at is not None:
             self.renewed.set(at)
+
+
+def _show(gauge: Gauge, values: Mapping[tuple[str, ...], float]) -> None:
+    """Show these values and no others. The old ones go last: a scrape in between finds too many, and never none."""
+    for labels, value in values.items():
+        gauge.labels(*labels).set(value)
+    shown = [tuple(sample.labels.values()) for metric in gauge.collect() for sample in metric.samples]
+    for labels in shown:
+        if labels not in values:
+            gauge.remove(*labels)

@@ -55,7 +55,7 @@ def slot_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tree / "boot" / "initrd").write_bytes(INITRD)
 
     @contextmanager
-    def mounted(device: Path, filesystem: str) -> Iterator[Path]:
+    def mounted(device: Path, filesystem: str, place: Path) -> Iterator[Path]:
         assert (device.name, filesystem) == ("vda3", "ext4")
         yield tree
 

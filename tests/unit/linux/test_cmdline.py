@@ -14,7 +14,8 @@ def test_a_trial_is_told_its_slot_its_root_hash_its_order_and_to_reset_when_it_f
     line = compose_line("console=ttyS0 careen.slot=A careen.usrhash=ff careen.boot=firmware quiet", TRIAL)
     assert line == (
         f"console=ttyS0 quiet careen.slot=B careen.usrhash={ROOT} careen.boot=kexec careen.order=order-1 "
-        "panic=10 oops=panic softlockup_panic=1 hung_task_panic=1 watchdog.stop_on_reboot=0 watchdog.open_timeout=180"
+        "panic=10 oops=panic softlockup_panic=1 hung_task_panic=1 "
+        "systemd.mask=systemd-bless-boot.service watchdog.stop_on_reboot=0 watchdog.open_timeout=180"
     )
 
 
@@ -24,6 +25,15 @@ def test_a_boot_by_the_loader_has_no_order_and_no_watchdog() -> None:
     assert "watchdog" not in line
     assert "careen.boot=firmware" in line
     assert all(word in line.split() for word in PANIC_WORDS)
+
+
+@pytest.mark.parametrize("following", [TRIAL, NextBoot("B", ROOT, "firmware")])
+def test_systemd_does_not_mark_a_trial_good_by_itself(following: NextBoot) -> None:
+    line = compose_line("quiet systemd.mask=other.service", following)
+    assert [word for word in split_words(line) if word.startswith("systemd.mask=")] == [
+        "systemd.mask=other.service", "systemd.mask=systemd-bless-boot.service",
+    ]  # fmt: skip
+    assert compose_line(line, following) == line
 
 
 def test_what_the_watchdog_was_told_for_a_trial_ends_with_it() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import threading
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -92,3 +93,14 @@ def test_the_kubelet_is_asked_where_there_is_one(bare: FakeMachine, kubelet: tup
     sentence = check(bare, away, kubelet="enabled")
     assert sentence is not None
     assert "does not answer" in sentence
+
+
+def test_the_kubelet_is_not_asked_through_the_proxy_for_releases(
+    bare: FakeMachine, kubelet: tuple[str, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    # A process reads its proxies once; the tests before this one were of a process without.
+    monkeypatch.setattr(urllib.request, "_opener", None)
+    assert check(bare, HealthSettings(free_bytes=0, kubelet=kubelet[0]), kubelet="enabled") is None

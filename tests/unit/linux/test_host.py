@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import platform
 from pathlib import Path
 
 import pytest
 
 from careen.agent.actions import StageImage
+from careen.agent.linux.facts import read_uptime
 from careen.agent.linux.host import LinuxHost
 from careen.agent.linux.root import Answer
+from careen.agent.record import Stage
 from careen.agent.staging.fault import StageError
 from careen.disk.types import GIVEN_UP, Attributes
 from careen.sandbox.releases import ReleaseServer, Repository
@@ -20,6 +23,7 @@ from linux_hosts import (
     attributes,
     document,
     hold,
+    journal,
     settings,
 )
 from linux_machines import BOOT_ID, MACHINE_ID, FakeMachine
@@ -54,6 +58,12 @@ async def test_what_os_release_says_counts_while_nobody_knows_more(machine: Fake
         image = StageImage("o", B, server.url, release.path, release.digest, release.size_bytes, "2.0.0")
         with pytest.raises(StageError, match="is of the product careen-sandbox; this machine runs another"):
             await host.admit(image)
+
+
+async def test_copies_that_a_killed_agent_left_take_no_room(machine: FakeMachine) -> None:
+    left = machine.write("/run/careen/next/kernel", "x" * 1000)
+    async with LinuxHost(settings(), root=machine.root, commands=machine.commands):
+        assert not left.exists()
 
 
 async def test_one_agent_a_machine(host: LinuxHost, machine: FakeMachine) -> None:
@@ -92,6 +102,24 @@ async def test_a_trial_is_judged_by_systemd_and_marked_good(trial: FakeMachine, 
         assert len(trial.commands.ran) == asked
 
 
+@pytest.mark.parametrize(
+    ("said", "setting", "after"),
+    [("1", "", "0"), ("1", "kernel.panic = 5\n -kernel.hung_task_panic=1\n", "1"), (None, "", "1")],
+)
+async def test_a_good_system_does_not_panic_for_what_a_trial_is_reset_for(
+    trial: FakeMachine, kexec: FakeKexec, said: str | None, setting: str, after: str
+) -> None:
+    line = trial.root.at("/proc/cmdline").read_text().strip()
+    trial.write("/proc/cmdline", line if said is None else f"{line} hung_task_panic={said} oops=panic\n")
+    trial.write("/etc/sysctl.d/50-mine.conf", setting)
+    shown = trial.write("/proc/sys/kernel/hung_task_panic", "1\n")
+    async with LinuxHost(settings(), root=trial.root, commands=trial.commands, kexec=kexec) as host:
+        await host.look()
+        assert shown.read_text() == "1\n"
+        await host.mark_good(B)
+        assert shown.read_text().strip() == after
+
+
 async def test_only_a_steady_agent_keeps_the_timer_away(
     trial: FakeMachine, kexec: FakeKexec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,8 +128,28 @@ async def test_only_a_steady_agent_keeps_the_timer_away(
         await host.look()
         assert not alive.exists()
         monkeypatch.setattr("careen.agent.linux.host.STEADY_SECONDS", 0.0)
+        before = int(read_uptime())
         await host.look()
-        assert alive.exists()
+        assert before <= int(alive.read_text()) <= read_uptime()
+
+
+async def test_a_full_disk_does_not_hide_the_machine(
+    machine: FakeMachine, kexec: FakeKexec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    # It came back from a trial that was lost without a word, which is held against kexec.
+    async with LinuxHost(settings(), root=machine.root, commands=machine.commands, kexec=kexec) as host:
+        await journal(host, stage=Stage.REQUESTED)
+    machine.write("/proc/sys/kernel/random/boot_id", "after")
+    monkeypatch.setattr("careen.agent.linux.crashes.write_durably", fail)
+    monkeypatch.setattr("careen.agent.linux.experience.write_durably", fail)
+    async with LinuxHost(settings(), root=machine.root, commands=machine.commands, kexec=kexec) as host:
+        sight = await host.look()
+    assert sight.journal is not None
+    assert sight.journal.open is not None
+    assert sight.facts.kexec_suspect == sight.journal.open.digest
 
 
 async def test_what_the_staged_release_needs_and_declares_is_in_the_decision(

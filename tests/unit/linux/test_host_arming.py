@@ -41,7 +41,7 @@ async def test_arming_by_kexec_loads_a_checked_kernel_and_leaves_every_reset_to_
     assert (kernel, initrd) == (KERNEL, INITRD)
     assert line == (
         f"console=ttyS0 quiet careen.slot=B careen.usrhash={ROOT_HASH} careen.boot=kexec careen.order=order-1 "
-        "panic=10 oops=panic softlockup_panic=1 hung_task_panic=1"
+        "panic=10 oops=panic softlockup_panic=1 hung_task_panic=1 systemd.mask=systemd-bless-boot.service"
     )
     assert (attributes(machine, B), boots_next(machine)) == (TRIAL, A)
     assert not machine.root.at("/run/careen/next").exists()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import struct
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,6 +62,14 @@ def test_a_kernel_without_kexec_goes_through_the_firmware(bare: FakeMachine) -> 
 @pytest.mark.parametrize(("free_mib", "expected"), [(179, "LowMemory"), (180, "Supported")])
 def test_memory_must_hold_kernel_and_initrd_three_times(bare: FakeMachine, free_mib: int, expected: str) -> None:
     bare.write("/proc/meminfo", f"MemAvailable: {free_mib * 1024} kB\n")
+    assert reason(bare, Staged(boot_bytes=60 * MIB))[1] == expected
+
+
+@pytest.mark.parametrize(("pages", "expected"), [(15359, "LowMemory"), (15360, "Supported")])
+def test_run_must_hold_their_copies(
+    bare: FakeMachine, monkeypatch: pytest.MonkeyPatch, pages: int, expected: str
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=pages, f_frsize=4096))
     assert reason(bare, Staged(boot_bytes=60 * MIB))[1] == expected
 
 

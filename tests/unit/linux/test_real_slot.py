@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +14,13 @@ import pytest
 
 from careen.agent.linux.bootfiles import BootFileError, copy_boot_files, mounted
 from careen.agent.linux.devices import Device
+from careen.agent.linux.host import LinuxHost
 from careen.agent.linux.partition import SlotBusyError, _opened
 from careen.agent.linux.root import Root
 from careen.release.manifest import BootFile, Image, StaticFile
 from careen.release.verity import count_tree_bytes
+from linux_hosts import settings
+from linux_machines import FakeMachine
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not Path("/dev/loop-control").exists() or shutil.which("mkfs.ext4") is None,
@@ -77,9 +81,9 @@ def test_boot_files_come_out_checked_and_the_slot_stays_as_it_was(slot: Path, tm
         copy_boot_files(slot, image(KERNEL[:-1] + b"!"), tmp_path / "out")
 
 
-def test_a_mounted_slot_can_not_be_opened_for_writing_nor_mounted_while_it_is_open(slot: Path) -> None:
+def test_a_mounted_slot_can_not_be_opened_for_writing_nor_mounted_while_it_is_open(slot: Path, tmp_path: Path) -> None:
     with (
-        mounted(slot, "ext4"),
+        mounted(slot, "ext4", tmp_path / "mnt"),
         pytest.raises(SlotBusyError, match="in use"),
         _opened(Root(), describe(slot), os.O_RDWR | os.O_EXCL),
     ):
@@ -88,5 +92,26 @@ def test_a_mounted_slot_can_not_be_opened_for_writing_nor_mounted_while_it_is_op
         opened.write(0, b"\0" * 4096)
         opened.sync()
         assert opened.read_back(0, 4096) == b"\0" * 4096
-        with pytest.raises(OSError, match="busy"), mounted(slot, "ext4"):
+        with pytest.raises(OSError, match="busy"), mounted(slot, "ext4", tmp_path / "mnt"):
             pass
+
+
+async def test_what_a_killed_agent_left_mounted_does_not_hold_the_slot(slot: Path, machine: FakeMachine) -> None:
+    place = machine.root.at("/run/careen/slot")
+    program = (
+        "import pathlib, sys; from careen.agent.linux.bootfiles import mounted\n"
+        "with mounted(pathlib.Path(sys.argv[1]), 'ext4', pathlib.Path(sys.argv[2])): print(flush=True); input()"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", program, slot, place], env=environment, **pipes) as agent:  # type: ignore[call-overload]
+        agent.stdout.readline()
+        agent.kill()
+    try:
+        with pytest.raises(SlotBusyError, match="in use"), _opened(Root(), describe(slot), os.O_RDWR | os.O_EXCL):
+            pass
+        async with LinuxHost(settings(), root=machine.root, commands=machine.commands):
+            with _opened(Root(), describe(slot), os.O_RDWR | os.O_EXCL):
+                pass
+    finally:
+        subprocess.run(["umount", "-q", place], check=False)

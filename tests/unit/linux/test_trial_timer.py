@@ -13,6 +13,8 @@ from careen.cli.agent import UNITS
 from careen.cli.entry import run_app
 from careen.cli.machine import app
 
+UPTIME = 1000
+
 
 @pytest.fixture
 def check(tmp_path: Path) -> object:
@@ -26,7 +28,7 @@ def check(tmp_path: Path) -> object:
             body = f"case $* in *{tmp_path}/dev/vda3) exec cat {tmp_path}/flags ;; esac\nexit 2\n"
         (programs / name).write_text(f"#!/bin/sh\n{body}")
         (programs / name).chmod(0o755)
-    for place in ("/run/careen/", "/proc/cmdline", "/dev/", "/sys/class/block/"):
+    for place in ("/run/careen/", "/proc/cmdline", "/proc/uptime", "/dev/", "/sys/class/block/"):
         text = text.replace(place, f"{tmp_path}{place}")
     script = tmp_path / "trial-check"
     script.write_text(text)
@@ -49,6 +51,7 @@ def check(tmp_path: Path) -> object:
         for partition, label in (("vda2", "USR-A"), ("vda3", name)):
             text = f"DEVNAME={partition}\nDEVTYPE=partition\nPARTNAME={label}\n"
             (shown / partition / "uevent").write_text(text)
+        (tmp_path / "proc" / "uptime").write_text(f"{UPTIME}.37 1200.00\n")
         (tmp_path / "flags").unlink(missing_ok=True)
         if flags is not None:
             (tmp_path / "flags").write_text(flags + "\n")
@@ -57,9 +60,9 @@ def check(tmp_path: Path) -> object:
             (tmp_path / "run/careen/committed").touch()
         if alive is not None:
             file = tmp_path / "run/careen/trial-alive"
-            file.touch()
-            then = file.stat().st_mtime - alive
-            os.utime(file, (then, then))
+            file.write_text(f"{int(UPTIME - alive)}\n")
+            # The machine's clock was years behind, and has been set since.
+            os.utime(file, (0, 0))
         environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
         subprocess.run(["sh", script], check=True, env=environment, timeout=20, capture_output=True)
         ran = (tmp_path / "ran").read_text()
@@ -80,6 +83,7 @@ KEXEC, LOADER = "quiet careen.slot=B careen.boot=kexec careen.order=o-1", "quiet
         (KEXEC, {"committed": True}, "stopped"),
         (KEXEC, {"alive": 5.0}, "left alone"),
         (KEXEC, {"alive": 500.0}, "reset"),
+        (KEXEC, {"alive": 120.0}, "reset"),
         (LOADER, {}, "reset"),
         (LOADER, {"flags": "0x102000000000000"}, "stopped"),
         (LOADER, {"flags": "0x8102000000000000"}, "stopped"),

@@ -55,6 +55,18 @@ def test_without_an_identity_only_one_with_a_device_counts(bare: FakeMachine) ->
     assert find_watchdog(bare.root) is not None
 
 
+@pytest.mark.parametrize("order", [("iTCO_wdt", "iamt_wdt"), ("iamt_wdt", "iTCO_wdt")])
+def test_of_two_the_same_one_counts_in_whatever_order_their_drivers_came(
+    bare: FakeMachine, order: tuple[str, str]
+) -> None:
+    for number, identity in enumerate(order):
+        bare.write(f"/sys/class/watchdog/watchdog{number}/identity", identity + "\n")
+        bare.write(f"/dev/watchdog{number}", "")
+    found = find_watchdog(bare.root)
+    assert found is not None
+    assert (found.identity, found.name) == ("iTCO_wdt", f"watchdog{order.index('iTCO_wdt')}")
+
+
 def test_one_that_can_not_wait_long_enough_does_not_count(bare: FakeMachine) -> None:
     add(bare)
     bare.write("/sys/class/watchdog/watchdog0/max_timeout", "60\n")
@@ -207,3 +219,28 @@ async def test_one_that_can_not_be_stopped_is_fed_on(
     # The agent ends, perhaps for good: what can be done is done.
     keeper.close()
     assert written(bare).endswith(b"V")
+
+
+async def test_one_that_can_not_be_stopped_is_systemds_when_the_agent_goes(
+    bare: FakeMachine, keeper: WatchdogKeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare.write("/sys/class/watchdog/watchdog0/nowayout", "1\n")
+    assert keeper.take_over(180)
+    real = os.open
+
+    def open_unless_systemd_has_it(path: Any, *args: int) -> int:
+        told = [line for line in bare.commands.ran if line.endswith("RuntimeWatchdogUSec t 180000000")]
+        if str(path).endswith("watchdog0") and told:
+            raise OSError(16, "Device or resource busy")
+        return real(path, *args)
+
+    monkeypatch.setattr(os, "open", open_unless_systemd_has_it)
+    keeper.hand_back()
+    fed = written(bare)
+    await asyncio.sleep(0.1)
+    keeper.close()
+    assert written(bare) == fed
+    assert b"V" not in fed
+    # The next kexec finds it held, and has systemd arm it.
+    keeper.arm(180)
+    assert bare.commands.ran[-1].endswith("KExecWatchdogUSec t 180000000")

@@ -1,5 +1,6 @@
 """The metrics' page, and what an exposition says."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,37 @@ def test_an_agent_shows_its_machine_as_it_is_now() -> None:
     assert 'careen_agent_slot_booted{slot="B"} 1.0' in text
     assert 'careen_agent_slot_tries_left{slot="B"} 1.0' in text
     assert "careen_agent_unhealthy 1.0" in text
+
+
+def test_a_slot_that_is_gone_is_shown_no_longer() -> None:
+    agent = AgentMetrics()
+    slots = {"A": SlotFigures("1.0.0", 2, 0, True), "B": SlotFigures("2.0.0", 3, 1, False)}
+    agent.show(MachineFigures(slots, "A", "Firmware", "Staged", 0, unhealthy=False))
+    agent.show(MachineFigures({"A": slots["A"]}, "A", "Firmware", "Staged", 0, unhealthy=False))
+    text = generate_latest(agent.registry).decode()
+    assert 'slot="A"' in text
+    assert 'slot="B"' not in text
+
+
+def test_no_scrape_finds_a_machine_without_a_phase() -> None:
+    agent, ended, bare = AgentMetrics(), threading.Event(), []
+
+    def scrape() -> None:
+        while not ended.is_set():
+            if "careen_agent_phase{" not in generate_latest(agent.registry).decode():
+                bare.append(True)
+
+    slots = {"A": SlotFigures("1.0.0", 2, 0, True)}
+    agent.show(MachineFigures(slots, "A", "Firmware", "Idle", 0, unhealthy=False))
+    scraper = threading.Thread(target=scrape)
+    scraper.start()
+    try:
+        for turn in range(3000):
+            agent.show(MachineFigures(slots, "A", "Firmware", ("Idle", "Staged")[turn % 2], 0, unhealthy=False))
+    finally:
+        ended.set()
+        scraper.join()
+    assert not bare
 
 
 def test_two_agents_in_one_process_count_apart() -> None:

@@ -13,7 +13,7 @@ from careen.agent.record import Method
 from careen.disk.types import DiskError, SlotName
 from careen.release.manifest import Image
 
-from .bootfiles import BootFiles, copy_boot_files, drop_boot_files
+from .bootfiles import COPIES, BootFiles, copy_boot_files, drop_boot_files
 from .cmdline import CommandLineError, NextBoot, compose_line
 from .discovery import Machine
 from .kexec import FALLBACK_ERRORS, KexecLoader
@@ -114,7 +114,7 @@ class Arming:
 
     @property
     def _folder(self) -> Path:
-        return self._root.at(f"{RUN}/next")
+        return self._root.at(f"{RUN}/{COPIES}")
 
     def _copy_files(self, machine: Machine, candidate: Candidate) -> BootFiles:
         if candidate.slot is machine.booted:

@@ -6,9 +6,8 @@ import ctypes
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,10 @@ from careen.disk.types import DiskError, DiskIoError
 from careen.release.manifest import BootFile, Image
 
 MIB = 1 << 20
+MOUNTED_SLOT, MOUNTED_ESP = "slot", "esp"
+"""In /run/careen: where the passive slot and the ESP are mounted while they are needed."""
+COPIES = "next"
+"""In /run/careen: copies of the next kernel and initrd, while they are needed."""
 _RDONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
 _DETACH = 2
 
@@ -59,9 +62,9 @@ def _mount(device: Path, filesystem: str, place: Path, flags: int, options: byte
 
 
 @contextmanager
-def mounted(device: Path, filesystem: str) -> Iterator[Path]:
-    """A slot's file system, mounted for reading at a folder of its own. Raises OSError."""
-    place = Path(tempfile.mkdtemp(prefix="careen-slot-"))
+def mounted(device: Path, filesystem: str, place: Path) -> Iterator[Path]:
+    """A slot's file system, mounted for reading at a folder that is there meanwhile. Raises OSError."""
+    place.mkdir(parents=True, exist_ok=True)
     try:
         mount_read_only(device, filesystem, place)
         try:
@@ -72,18 +75,33 @@ def mounted(device: Path, filesystem: str) -> Iterator[Path]:
         place.rmdir()
 
 
+def release_left(run: Path) -> None:
+    """Let go of what an agent that was killed has left in its folder below /run.
+
+    A slot that stays mounted could not be written any more in this boot, and copies take the room of the next ones.
+    """
+    drop_boot_files(run / COPIES)
+    for name in (MOUNTED_SLOT, MOUNTED_ESP):
+        place = run / name
+        with suppress(OSError):
+            unmount(place)
+        with suppress(OSError):
+            place.rmdir()
+
+
 def copy_boot_files(source: Path, image: Image, folder: Path) -> BootFiles:
     """Copy kernel and initrd to `folder`, which is made anew, and check their hashes.
 
-    source: the slot's device, or the folder where it is mounted already. Raises BootFileError for a file that is
-    missing or another one, DiskError if the slot can't be mounted or read.
+    source: the slot's device, which is mounted beside `folder`, or the folder where it is mounted already. Raises
+    BootFileError for a file that is missing or another one, DiskError if the slot can't be mounted or read.
     """
     if image.kernel is None:
         raise BootFileError("the release has no kernel")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    place = folder.with_name(MOUNTED_SLOT)
     try:
-        with nullcontext(source) if source.is_dir() else mounted(source, image.filesystem) as tree:
+        with nullcontext(source) if source.is_dir() else mounted(source, image.filesystem, place) as tree:
             kernel = _copy(tree, image.kernel, folder / "kernel")
             initrd = _copy(tree, image.initrd, folder / "initrd") if image.initrd else None
     except BootFileError:

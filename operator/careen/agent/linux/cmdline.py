@@ -12,6 +12,10 @@ MAX_BYTES = 2047
 PANIC_WORDS = ("panic=10", "oops=panic", "softlockup_panic=1", "hung_task_panic=1")
 """A trial that fails must reset, and not wait for somebody at a console. panic: seconds."""
 
+UNBLESSED = "systemd.mask=systemd-bless-boot.service"
+"""systemd would mark a counted entry of systemd-boot good by itself, and a trial would be booted again and again: that
+word is the agent's. In every line, since the loader's note of the entry outlives a kexec."""
+
 _STALE_KEYS = frozenset(
     {
         "BOOT_IMAGE", "initrd", "usr", "usrhash", "mount.usr", "mount.usrfstype", "mount.usrflags", "usrfstype",
@@ -46,7 +50,7 @@ class NextBoot:
         words = [f"careen.slot={self.slot}", f"careen.usrhash={self.root_hash}", f"careen.boot={self.method}"]
         if self.order:
             words.append(f"careen.order={self.order}")
-        words += PANIC_WORDS
+        words += [*PANIC_WORDS, UNBLESSED]
         if self.order and self.watchdog_seconds:
             # The driver would keep a running watchdog alive by itself until somebody opens it: only for so long.
             words += ["watchdog.stop_on_reboot=0", f"watchdog.open_timeout={self.watchdog_seconds}"]
@@ -77,12 +81,13 @@ def compose_line(running: str, following: NextBoot) -> str:
         if value and not _PLAIN.fullmatch(value):
             raise CommandLineError(f"{value!r} can't be a word of the kernel's command line; allowed: {_PLAIN.pattern}")
     ours = following.words
-    keys = {_key(word) for word in ours}
+    # Other units may be masked too, each by a word with the same key.
+    keys = {_key(word) for word in ours if word != UNBLESSED}
     if find_word(running, "careen.order") is not None:
         # Of the trial that runs: where nobody opens a running watchdog, the next kernel is to keep it alive for good.
         keys.add("watchdog.open_timeout")
     kernel, init = _split_init(split_words(running))
-    kept = [word for word in kernel if not _is_stale(word, keys)]
+    kept = [word for word in kernel if word != UNBLESSED and not _is_stale(word, keys)]
     line = " ".join([*kept, *ours, *init])
     if len(line.encode()) > MAX_BYTES:
         raise CommandLineError(f"the kernel's command line has {len(line.encode())} bytes; allowed: {MAX_BYTES}")

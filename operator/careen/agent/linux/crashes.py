@@ -35,15 +35,18 @@ class Memory:
 def find_reset(root: Root, memory: Path, boot_id: str) -> Reset | None:
     """Why the last boot ended. memory: file in the state folder with the panics of all earlier boots.
 
-    A panic stays in its store until somebody clears it; only one that was not there in an earlier boot is news.
-    Raises OSError.
+    A panic stays in its store until somebody clears it; only one that was not there in an earlier boot is news. One
+    that can't be remembered, on a full disk, is news once more in the next boot: that is better than no agent.
     """
     known = _load(memory)
     # systemd may move a panic from store to store while this boot lasts: what it says stays.
     now = sorted(set(_read_panics(root)))
     before = known.before if known.boot == boot_id else known.now
     if (found := Memory(boot_id, before, now)) != known:
-        write_durably(memory, json.dumps(asdict(found)).encode(), mode=PRIVATE)
+        try:
+            write_durably(memory, json.dumps(asdict(found)).encode(), mode=PRIVATE)
+        except OSError as error:
+            logger.warning("the panics of this boot are not remembered: %s", error)
     if set(now) - set(before):
         return "Panic"
     return "Watchdog" if _has_watchdog_fired(root) else None
@@ -68,7 +71,7 @@ def _load(path: Path) -> Memory:
         return Memory(**json.loads(path.read_bytes()))
     except FileNotFoundError:
         return Memory()
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         logger.warning("%s can't be read and is made anew: %s", path, error)
         return Memory()
 

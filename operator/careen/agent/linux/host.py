@@ -29,6 +29,7 @@ from careen.disk.table import change_slots, inspect_slots, read_slots, repair
 from careen.disk.types import DiskError, Slot, SlotName
 from careen.release.manifest import ReleaseDocument
 
+from .bootfiles import release_left
 from .cmdline import find_word
 from .conflicts import find_conflict
 from .crashes import find_reset
@@ -42,6 +43,7 @@ from .partition import open_for_reading, open_for_writing, require_unused
 from .preflight import Preflight, Staged, decide, is_possible, read_platform
 from .root import RUN, STATE, Commands, HostCommands, Root
 from .settings import LinuxSettings
+from .strictness import relax
 from .watchdog import WatchdogError, WatchdogKeeper, find_watchdog
 
 logger = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ API_ANSWERED = "api-answered"
 COMMITTED = "committed"
 """In /run/careen: the booted slot is good. The image's timer waits for it."""
 ALIVE = "trial-alive"
-"""In /run/careen: touched while a steady agent decides over the trial."""
+"""In /run/careen: the uptime in seconds at which a steady agent last decided over the trial."""
 TIMES = "times.json"
 """In /run/careen: when kernel and first agent of this boot started."""
 TRIAL_TIMER = "trial-timer"
@@ -247,6 +249,7 @@ class LinuxHost:
         self._lock = os.open(self._state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            release_left(self._run)
             self._boot = read_boot(self.root)
             self._reset = find_reset(self.root, self._state / "panics.json", self._boot.boot_id)
             self._times = note_times(self._run / TIMES, self._boot)
@@ -287,6 +290,7 @@ class LinuxHost:
     def _end_trial(self) -> None:
         # The image's timer waits for this file.
         (self._run / COMMITTED).touch()
+        relax(self.root)
         if self._departure.keeper is not None:
             self._departure.keeper.hand_back()
 
@@ -326,7 +330,11 @@ class LinuxHost:
         learned = learn(known, journal, booted, self._boot.boot_id)
         if learned != known:
             logger.warning("about kexec the machine has learned: %s", learned)
-            save_experience(self._state / "kexec.json", learned)
+            try:
+                save_experience(self._state / "kexec.json", learned)
+            except OSError as error:
+                # Only a guess is lost with it. The machine must be seen all the same.
+                logger.warning("that is not remembered: %s", error)
         preflight = Preflight(self.settings.kexec, self.settings.denied_vendors)
         staged = self._describe_staged(passive, learned.blamed)
         return HostFacts(
@@ -375,5 +383,11 @@ class LinuxHost:
 
     def _show_life(self) -> None:
         """Tell the image's timer that an agent decides over the trial. One that crashes again and again does not."""
-        if read_uptime() - self._started >= STEADY_SECONDS:
-            (self._run / ALIVE).touch()
+        now = read_uptime()
+        if now - self._started < STEADY_SECONDS:
+            return
+        fresh = self._run / f"{ALIVE}.new"
+        # Where there is no room for it, the trial goes on to be judged until the timer ends it.
+        with suppress(OSError):
+            fresh.write_text(f"{int(now)}\n")
+            fresh.replace(self._run / ALIVE)

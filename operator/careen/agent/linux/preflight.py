@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ class Platform:
     lockdown: str
     secure_boot: bool
     free_bytes: int | None
+    run_bytes: int | None
     vendor: str
     watchdog: bool
 
@@ -48,6 +50,7 @@ def read_platform(root: Root, *, watchdog: bool) -> Platform:
         lockdown=_read_lockdown(root),
         secure_boot=_read_secure_boot(root),
         free_bytes=_read_free(root),
+        run_bytes=_read_room(root),
         vendor=root.read("/sys/class/dmi/id/sys_vendor") or "",
         watchdog=watchdog,
     )
@@ -90,6 +93,8 @@ def _refuse(platform: Platform, settings: Preflight, staged: Staged) -> tuple[st
     needed = MEMORY_FACTOR * boot_bytes if boot_bytes is not None else 0
     if platform.free_bytes is not None and platform.free_bytes < needed:
         return "LowMemory", f"too little memory is free: kexec of this release needs {needed} bytes"
+    if boot_bytes is not None and platform.run_bytes is not None and platform.run_bytes < boot_bytes:
+        return "LowMemory", f"too little room is in /run: kexec of this release needs {boot_bytes} bytes there"
     if staged.blamed is not None:
         return (
             "KexecFailed",
@@ -135,3 +140,11 @@ def _read_free(root: Root) -> int | None:
         if name == "MemAvailable":
             return int(value.split()[0]) * 1024
     return None
+
+
+def _read_room(root: Root) -> int | None:
+    try:
+        room = os.statvfs(root.at("/run"))
+    except OSError:
+        return None
+    return room.f_bavail * room.f_frsize

@@ -19,7 +19,7 @@ from careen.disk.types import DiskError, SlotName
 from careen.release.durable import sync_folder
 from careen.release.manifest import BootFile, Image
 
-from .bootfiles import mount_read_write, unmount
+from .bootfiles import MOUNTED_ESP, mount_read_write, unmount
 from .cmdline import find_word
 from .devices import Device, read_partitions
 from .discovery import Machine
@@ -262,7 +262,7 @@ def open_esp(root: Root, machine: Machine) -> Callable[[], AbstractContextManage
             if mount.device == device.number and root.at(mount.place).is_dir():
                 yield root.at(mount.place)
                 return
-        place = root.at(f"{RUN}/esp")
+        place = root.at(f"{RUN}/{MOUNTED_ESP}")
         place.mkdir(parents=True, exist_ok=True)
         mount_read_write(root.at(device.node), "vfat", place)
         try:

@@ -11,7 +11,7 @@ import struct
 from contextlib import suppress
 from dataclasses import dataclass
 
-from .root import Commands, Root
+from .root import DEADLINE_SECONDS, Answer, Commands, Root
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +20,10 @@ _KEEPALIVE = 0x80045705
 _SOFTWARE = ("software watchdog",)
 """Identities that are no hardware: such a timer dies with its kernel."""
 _STOP_ON_REBOOT = "/sys/module/watchdog/parameters/stop_on_reboot"
+_SYSTEMD_HAS = "watchdog0"
+"""The one that systemd opens when it is told to have a watchdog."""
+_GIVE_SECONDS = 5.0
+"""How long systemd may take to answer when it is given the watchdog."""
 _FEED_PARTS = 4
 """The trial feeds the watchdog this many times in its timeout."""
 _FIRST_PAUSE_SECONDS = 5.0
@@ -45,19 +49,24 @@ class WatchdogError(OSError):
 
 
 def find_watchdog(root: Root) -> Watchdog | None:
-    """The first hardware watchdog; None if there is none.
+    """The machine's hardware watchdog; None if there is none. Of several the same one in each boot.
 
-    A driver is told to stop its timer at a reboot, and a kexec is one for it, unless watchdog.stop_on_reboot is 0.
+    The kernel numbers them in the order in which their drivers load: the trial would else feed another one than was
+    armed for it, and be reset for that. A driver is told to stop its timer at a reboot, and a kexec is one for it,
+    unless watchdog.stop_on_reboot is 0.
     """
+    found = []
     for name in root.names("/sys/class/watchdog"):
         identity = root.read(f"/sys/class/watchdog/{name}/identity") or ""
         hardware = identity.casefold() not in _SOFTWARE if identity else _has_device(root, name)
-        if not hardware or not root.at(f"/dev/{name}").exists():
-            continue
-        limit = root.read(f"/sys/class/watchdog/{name}/max_timeout")
-        seconds = int(limit) if limit and limit.isdigit() and int(limit) > 0 else None
-        return Watchdog(name, identity, _keeps_running(root), seconds)
-    return None
+        if hardware and root.at(f"/dev/{name}").exists():
+            found.append((not identity, identity, name))
+    if not found:
+        return None
+    _, identity, name = min(found)
+    limit = root.read(f"/sys/class/watchdog/{name}/max_timeout")
+    seconds = int(limit) if limit and limit.isdigit() and int(limit) > 0 else None
+    return Watchdog(name, identity, _keeps_running(root), seconds)
 
 
 def _has_device(root: Root, name: str) -> bool:
@@ -133,11 +142,17 @@ class WatchdogKeeper:
         return True
 
     def hand_back(self) -> None:
-        """Stop feeding, and stop the timer; if that is not surely possible, feed on: it would reset the machine."""
+        """Stop feeding, and stop the timer; if that is not surely possible, have systemd feed it, or feed on.
+
+        It would reset the machine: systemd goes on when the agent is stopped, updated or taken away.
+        """
         if self._fd < 0:
             return
         if self._root.read(f"/sys/class/watchdog/{self._watchdog.name}/nowayout") == "0":
             self._stop()
+            return
+        if self._give_to_systemd():
+            logger.info("%s can't be stopped, as far as its driver tells; systemd feeds it now", self._watchdog.name)
             return
         logger.info("%s can't be stopped, as far as its driver tells; it is fed from now on", self._watchdog.name)
         self._handed_back = True
@@ -152,6 +167,20 @@ class WatchdogKeeper:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _give_to_systemd(self) -> bool:
+        """Whether systemd holds it from now on: it does not answer whether it could open it, the kernel does."""
+        if self._watchdog.name != _SYSTEMD_HAS:
+            return False
+        os.close(self._fd)
+        self._fd = -1
+        microseconds = int(self._pause * _FEED_PARTS * 1_000_000)
+        # Nobody feeds it meanwhile.
+        self._set_property("RuntimeWatchdogUSec", microseconds, timeout=_GIVE_SECONDS)
+        if self._open():
+            return False
+        self._cancel()
+        return True
 
     def _is_running(self) -> bool:
         return self._root.read(f"/sys/class/watchdog/{self._watchdog.name}/state") == "active"
@@ -204,9 +233,11 @@ class WatchdogKeeper:
         self._pause = granted / _FEED_PARTS
         return granted
 
-    def _tell_systemd(self, microseconds: int) -> None:
+    def _set_property(self, name: str, microseconds: int, *, timeout: float = DEADLINE_SECONDS) -> Answer:
         manager = ("org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager")
-        argv = ["busctl", "set-property", *manager, "KExecWatchdogUSec", "t", str(microseconds)]
-        answer = self._commands.run(argv)
+        return self._commands.run(["busctl", "set-property", *manager, name, "t", str(microseconds)], timeout=timeout)
+
+    def _tell_systemd(self, microseconds: int) -> None:
+        answer = self._set_property("KExecWatchdogUSec", microseconds)
         if answer.code != 0:
             raise WatchdogError(errno.EBUSY, f"{self._watchdog.name} is held, and not by systemd: {answer.sentence}")
