@@ -176,9 +176,15 @@ def test_files_that_systemd_has_not_read_are_read_even_when_nothing_else_is_to_b
 
 
 def test_only_contents_that_are_missing_are_asked_for() -> None:
-    held = {"web.service": unit_hash(WEB)}
     orders = (order("launched"), order("launched", NEW), order("removed", NEW))
-    assert find_wanted(orders, held) == [orders[1]]
+    assert find_wanted(orders, see(WEB, STOPPED)) == [orders[1]]
+
+
+def test_a_file_that_systemd_does_not_find_is_linked_again() -> None:
+    """The agent died between writing the file and linking it, or somebody has taken the link away."""
+    assert plan(order("launched"), see(WEB, ABSENT), WEB) == ["Load", "Reload", "Start"]
+    unlinked = UnitState("not-found", "active", "running")
+    assert plan(order("launched"), see(WEB, unlinked, WEB), WEB) == ["Load", "Reload"]
 
 
 def test_an_entry_that_cannot_be_read_is_told_and_no_other_suffers() -> None:

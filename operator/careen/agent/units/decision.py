@@ -1,8 +1,9 @@
 """What is to be done about the units of a machine: from orders, contents and what is there to operations. Pure.
 
-Nothing is stopped or taken away but for an order that says so; what is not listed is not looked at. The decision is made
-anew from what is seen after each operation has ended, so an operation that waits for another is simply not there yet: a
-running unit whose content changes is stopped first, and unloaded in a later pass, when systemd says that it is down.
+Nothing is stopped or taken away but for an order that says so; what is not listed is not looked at. The decision is
+made anew from what is seen after each operation has ended, so an operation that waits for another is simply not there
+yet: a running unit whose content changes is stopped first, and unloaded in a later pass, when systemd says that it is
+down.
 """
 
 from __future__ import annotations
@@ -71,9 +72,9 @@ class _RefusedError(Exception):
     """An order that can't be obeyed."""
 
 
-def find_wanted(orders: tuple[Order, ...], held: Mapping[str, str]) -> list[Order]:
-    """The orders whose content the machine does not hold yet."""
-    return [each for each in orders if each.desired != "removed" and held.get(each.name) != each.hash]
+def find_wanted(orders: tuple[Order, ...], sight: Sight) -> list[Order]:
+    """The orders whose content has still to be put in place."""
+    return [each for each in orders if each.desired != "removed" and _is_missing(each, sight)]
 
 
 def decide(orders: tuple[Order, ...], contents: Mapping[str, str], sight: Sight, waiting: Set[str]) -> Plan:
@@ -104,14 +105,14 @@ def _decide(order: Order, text: str | None, sight: Sight) -> Iterator[Operation]
             yield from _take_away(order.name, state, sight)
         return
     _check(order, state)
-    if held != order.hash:
+    if _is_missing(order, sight):
         if text is None:
             # What runs goes on until the new content is at hand.
             return
-        if _must_stop(order, held, state, sight):
+        if held != order.hash and _must_stop(order, held, state, sight):
             yield from _stop(order.name, sight)
             return
-        if held is not None:
+        if held not in (None, order.hash):
             yield Unload(order.name)
         yield Load(order.name, text, has_install(text))
     launch = sight.launches.get(order.name)
@@ -121,6 +122,11 @@ def _decide(order: Order, text: str | None, sight: Sight) -> Iterator[Operation]
     elif launch is not None and held == order.hash:
         # A unit that nobody launched may run all the same, for its socket or its timer.
         yield from _stop(order.name, sight)
+
+
+def _is_missing(order: Order, sight: Sight) -> bool:
+    """Whether the file is not there, or systemd does not find it: the agent may have died before it was linked."""
+    return sight.held.get(order.name) != order.hash or sight.state(order.name).load == "not-found"
 
 
 def _must_stop(order: Order, held: str | None, state: UnitState, sight: Sight) -> bool:

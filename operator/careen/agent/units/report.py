@@ -35,9 +35,7 @@ def report_blindness(orders: Orders, before: object, fault: str) -> list[Documen
 
     before: status.units as it stands. A unit that is not in there yet is shown as one that could not be read.
     """
-    known = (
-        {entry.get("name"): entry for entry in before if isinstance(entry, dict)} if isinstance(before, list) else {}
-    )
+    known = {str(entry.get("name")): entry for entry in normalize(before)}
     for name in [*(each.name for each in orders.listed), *orders.unreadable]:
         known.setdefault(name, {"name": name, "load": "error", "active": "inactive", "sub": "dead", "launched": False})
     told = {name: {**entry, "message": fault[:MAX_MESSAGE]} for name, entry in known.items()}
@@ -50,7 +48,8 @@ def _describe(name: str, state: UnitState, sight: Sight, fault: str | None) -> D
     if held is not None:
         document["hash"] = held
     document["launched"] = launch is not None and launch.hash == held
-    message = fault or (launch.fault if launch is not None else None)
+    # A start that failed is of no interest once systemd has made the unit run all the same.
+    message = fault or (launch.fault if launch is not None and state.active != "active" else None)
     if message:
         document["message"] = message[:MAX_MESSAGE]
     return document
