@@ -17,8 +17,9 @@ from pathlib import Path
 from careen.units.file import Option, UnitError, parse_options
 from careen.units.names import split_name
 
+from .shelf import MemoryShelf
 from .sight import ABSENT, UnitState
-from .systemd import Shelf, SystemdError
+from .systemd import Shelf, SystemdError, UnitHost
 
 OURS = "/run/careen/units"
 """Where it says that the files of the shelf are."""
@@ -247,6 +248,20 @@ class SimulatedSystemd:
             fresh = self._books.with_suffix(".new")
             fresh.write_text(json.dumps(told))
             fresh.replace(self._books)
+
+
+class MemoryUnits:
+    """The units of a machine that lives in memory."""
+
+    def __init__(self) -> None:
+        self.shelf = MemoryShelf()
+        self.systemd = SimulatedSystemd(self.shelf)
+        self.host = UnitHost(self.shelf, self.systemd)
+
+    def reboot(self) -> None:
+        """Nothing of them is left."""
+        self.shelf.clear()
+        self.systemd.reboot()
 
 
 def _now() -> float:
