@@ -93,6 +93,10 @@ class Placed:
         """Wait until the machine tells that a unit is in this active state."""
         return self.wait(name, lambda report: report.get("active") == active)
 
+    def wait_loaded(self, name: str) -> dict[str, Any]:
+        """Wait until the machine's systemd has read a unit."""
+        return self.wait(name, lambda report: report.get("hash") and report["load"] == "loaded")
+
     def wait_gone(self, name: str) -> None:
         """Wait until the machine tells nothing of a unit any more."""
         self.wait(name, lambda report: not report)
@@ -101,6 +105,10 @@ class Placed:
         """Properties of a unit, as the machine's own systemctl shows them."""
         lines = self.machine.shell.run(f"systemctl show {name} -p {','.join(properties)}").splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)
+
+    def wait_there(self, condition: str, seconds: int = 90) -> None:
+        """Wait until a command succeeds on the machine."""
+        self.machine.shell.run(f"timeout {seconds} sh -c 'until {condition}; do sleep 1; done'", seconds + 30)
 
     def make_box(self) -> None:
         """Put a container's bundle on the machine's own file system."""

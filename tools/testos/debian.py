@@ -19,7 +19,8 @@ PACKAGES = (
     "systemd-boot-efi", "runc",
 )  # fmt: skip
 NODE_PACKAGES = (
-    *(name for name in PACKAGES if name not in ("python3", "runc")), "containerd", "crun", "containernetworking-plugins", "nftables",
+    *(name for name in PACKAGES if name not in ("python3", "runc")),
+    "containerd", "crun", "containernetworking-plugins", "nftables",
 )  # fmt: skip
 """Of a Kubernetes node: its agent comes in a pod and brings its own Python, and crun runs its containers."""
 BUILD_SECONDS = 1200.0
