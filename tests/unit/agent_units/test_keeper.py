@@ -290,3 +290,17 @@ async def test_an_agent_on_another_folder_shelf_finds_what_the_one_before_it_lef
         api.order("web.service", WEB, "removed")
         await settle(lambda: "hash" not in api.report("web.service"))
     assert not (tmp_path / "units" / "web.service").exists()
+
+
+async def test_what_comes_to_no_end_does_not_take_the_processor(
+    api: UnitsNode, systemd: SimulatedSystemd, units: UnitHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shelf that forgets what it is told, as one on a broken file system."""
+    monkeypatch.setattr(units.shelf, "note_launch", lambda *_: None)
+    async with keeping(api, units):
+        api.order("once.service", ONESHOT)
+        await settle(lambda: systemd.entries.get("once.service") and systemd.entries["once.service"].starts > 8)
+        await asyncio.sleep(0.5)
+        first = systemd.entries["once.service"].starts
+        await asyncio.sleep(0.5)
+        assert systemd.entries["once.service"].starts == first

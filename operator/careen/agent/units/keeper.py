@@ -37,6 +37,10 @@ BLIND_SECONDS = 10.0
 REMINDER_SECONDS = 600.0
 """How often the log says again that it still does not."""
 LONGEST_API_PAUSE_SECONDS = 60.0
+MOST_TURNS = 16
+"""Turns in a row with something to do before the keeper takes its time: an order is done in two or three."""
+CALM_SECONDS = 5.0
+"""How long it then waits before each further one: what comes to no end must not take the machine's processor."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Keeper:
         self._faults: dict[str, Fault] = {}
         self._loaded: dict[str, str] = {}
         self._reload_after = 0.0
+        self._turns = 0
         self._api_after = 0.0
         self._api_failures = 0
         self._blindness = Reminder(REMINDER_SECONDS)
@@ -153,6 +158,7 @@ class Keeper:
         missing = {each.name for each in wanted if each.hash not in self._contents.texts}
         for name in self._faults.keys() - waiting - busy - missing - sight.stopping:
             del self._faults[name]
+        self._turns = self._turns + 1 if plan.operations else 0
         if plan.operations:
             await self._act(plan)
         return dict(plan.refusals)
@@ -182,6 +188,9 @@ class Keeper:
         if outcome.reload:
             self._reload_after = time.monotonic() + self._settings.retry_seconds
         self._loaded = {each.name: each.hash for each in self._orders.listed if each.name in outcome.loaded}
+        if self._turns > MOST_TURNS:
+            logger.warning("%s: units come to no rest: %s", self._name, plan.operations)
+            await asyncio.sleep(CALM_SECONDS)
         self._wake.set()
 
     def _note_operation(self, operation: Operation, error: Exception | None) -> None:
