@@ -74,8 +74,11 @@ class RefusedError(Exception):
 class FakeSystemd:
     """systemd's side of the bus."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, search_path: Path) -> None:
         self._address = address
+        self.search_path = search_path
+        """Folder that units are linked into."""
+        search_path.mkdir(exist_ok=True)
         self._bus: MessageBus | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._job = 0
@@ -147,7 +150,10 @@ class FakeSystemd:
         for path in paths:
             if not Path(path).exists():
                 raise RefusedError("org.freedesktop.DBus.Error.FileNotFound", f"File {path} not found.")
-            self.links[Path(path).name] = Path(path)
+            link = self.search_path / Path(path).name
+            link.unlink(missing_ok=True)
+            link.symlink_to(path)
+            self.links[link.name] = Path(path)
         return Message.new_method_return(message, "a(sss)", [[]])
 
     def _EnableUnitFiles(self, message: Message, names: list[str], runtime: bool, force: bool) -> Message:  # noqa: N802
@@ -161,6 +167,7 @@ class FakeSystemd:
         for name in names:
             if self.links.pop(name, None) is None:
                 raise RefusedError("org.freedesktop.DBus.Error.FileNotFound", f"Unit file {name} does not exist.")
+            (self.search_path / name).unlink()
             self.enabled.discard(name)
         return Message.new_method_return(message, "a(sss)", [[]])
 
@@ -249,7 +256,7 @@ class FakeSystemd:
     def _read(self, name: str) -> FakeUnit:
         path = self.links.get(name)
         if path is not None and path.exists():
-            return FakeUnit("loaded", fragment=str(path))
+            return FakeUnit("loaded", fragment=str(self.search_path / name))
         return self.own.get(name, FakeUnit())
 
     def _forget_soon(self, name: str) -> None:
@@ -276,7 +283,7 @@ async def run_systemd(folder: Path) -> AsyncIterator[tuple[Bus, FakeSystemd]]:
     """A bus with a systemd on it."""
     bus = Bus(folder)
     await asyncio.to_thread(bus.start)
-    systemd = FakeSystemd(bus.address)
+    systemd = FakeSystemd(bus.address, folder / "search")
     try:
         await systemd.start()
         yield bus, systemd

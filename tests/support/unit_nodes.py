@@ -51,8 +51,8 @@ class UnitsNode(OneNode):
         return answer
 
     def order(self, name: str, text: str, desired: str = "launched") -> None:
-        """Order a unit, whose object has its name without the type, with this content."""
-        unit = name.rpartition(".")[0].replace("@", "-")
+        """Order a unit with this content; the object of web@1.service is web-1, that of web.timer is web.timer."""
+        unit = name.removesuffix(".service").replace("@", "-")
         self.units[unit] = text
         entry = {"name": name, "unit": unit, "hash": unit_hash(text), "desiredState": desired}
         self._entries([*(each for each in self.entries if each["name"] != name), entry])

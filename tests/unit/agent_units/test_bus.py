@@ -39,7 +39,7 @@ def systemd(there: tuple[Bus, FakeSystemd]) -> FakeSystemd:
 @pytest.fixture
 def units(there: tuple[Bus, FakeSystemd], tmp_path: Path) -> UnitHost:
     shelf = FolderShelf(tmp_path / "run")
-    return UnitHost(shelf, BusSystemd(there[0].address, shelf.files))
+    return UnitHost(shelf, BusSystemd(there[0].address, shelf.files, links=there[1].search_path))
 
 
 @pytest.fixture

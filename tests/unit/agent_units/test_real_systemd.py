@@ -40,7 +40,11 @@ def shelf(tmp_path: Path) -> FolderShelf:
 
 @pytest.fixture
 def units(systemd: RealSystemd, shelf: FolderShelf) -> UnitHost:
-    return UnitHost(shelf, BusSystemd(systemd.address, shelf.files))
+    return open_units(systemd, shelf)
+
+
+def open_units(systemd: RealSystemd, shelf: FolderShelf) -> UnitHost:
+    return UnitHost(shelf, BusSystemd(systemd.address, shelf.files, links=systemd.runtime / "systemd/user"))
 
 
 @pytest.fixture
@@ -119,7 +123,7 @@ async def test_a_oneshot_runs_once_over_restarts_of_the_agent(
     api: UnitsNode, tmp_path: Path, systemd: RealSystemd, shelf: FolderShelf
 ) -> None:
     for _ in range(3):
-        async with keeping(api, UnitHost(shelf, BusSystemd(systemd.address, shelf.files))):
+        async with keeping(api, open_units(systemd, shelf)):
             api.order("once.service", ONCE.format(tmp_path / "ran"))
             await settle(lambda: api.report("once.service").get("launched"), 20)
             await asyncio.sleep(0.5)
@@ -136,8 +140,9 @@ async def test_a_timer_starts_a_service_that_is_loaded_only(
         await settle(lambda: api.report("tick.timer").get("active") == "active", 20)
         await settle((tmp_path / "ticked").exists, 20)
         assert not api.report("tick.service")["launched"]
-        for name in ("tick.timer", "tick.service"):
-            api.order(name, api.units["tick"] if name == "tick.service" else TIMER, "removed")
+        api.order("tick.timer", TIMER, "removed")
+        api.order("tick.service", api.units["tick"], "removed")
+        await settle(lambda: all("hash" not in each for each in api.reports.values()), 20)
 
 
 async def test_a_unit_that_will_not_stop_keeps_its_file_until_it_is_down(
@@ -157,15 +162,16 @@ async def test_a_restarted_agent_and_a_read_of_all_files_stop_nothing(
     api: UnitsNode, systemd: RealSystemd, shelf: FolderShelf
 ) -> None:
     marks = ("MainPID", "InvocationID", "NRestarts")
-    async with keeping(api, UnitHost(shelf, BusSystemd(systemd.address, shelf.files))):
+    async with keeping(api, open_units(systemd, shelf)):
         api.order("stays.service", WEB)
         await settle(lambda: api.report("stays.service").get("active") == "active", 20)
         before = systemd.show("stays.service", *marks)
         await asyncio.to_thread(systemd.control, "daemon-reload")
         await asyncio.sleep(0.5)
-    async with keeping(api, UnitHost(shelf, BusSystemd(systemd.address, shelf.files))):
+    async with keeping(api, open_units(systemd, shelf)):
         await asyncio.to_thread(systemd.control, "daemon-reexec")
-        await asyncio.sleep(1.0)
+        await settle(lambda: systemd.control("is-active", "basic.target") == "active", 20)
+        await asyncio.sleep(0.5)
         assert systemd.show("stays.service", *marks) == before
         await asyncio.to_thread(systemd.control, "kill", "--signal=KILL", "stays.service")
         await settle(lambda: api.report("stays.service")["active"] == "failed", 20)

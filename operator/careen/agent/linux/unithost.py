@@ -20,4 +20,4 @@ def open_units(root: Root, *, enabled: bool) -> UnitHost:
         return UnitHost(shelf, UnwillingSystemd())
     address = f"unix:path={quote(str(root.at(SOCKET)), safe='/-_.*')}"
     # systemd sees the files where they are on the machine, which is not where an agent in a container sees them.
-    return UnitHost(shelf, BusSystemd(address, Path(RUN) / FILES))
+    return UnitHost(shelf, BusSystemd(address, Path(RUN) / FILES, root=root.path))

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 SOCKET = "/run/dbus/system_bus_socket"
 """Where the system bus of a machine is."""
+LINKS = Path("/run/systemd/system")
+"""Where systemd links units until the next boot."""
 CALL_SECONDS = 30.0
 """Deadline of one call. A reload of many units takes seconds; a start or a stop only queues a job."""
 RELOAD_SECONDS = 120.0
@@ -42,12 +44,15 @@ ABSENT_UNIT_FILES = ("org.freedesktop.DBus.Error.FileNotFound", "System.Error.EN
 class BusSystemd:
     """systemd of a machine. It connects at the first call, and again after the connection was lost.
 
-    address: of the bus, in D-Bus' form. files: folder of the unit files, as systemd names it.
+    address: of the bus, in D-Bus' form. files: folder of the unit files, as systemd names it. links: folder of the
+    search path that systemd links them into. root: where the machine's / is seen.
     """
 
-    def __init__(self, address: str, files: Path) -> None:
+    def __init__(self, address: str, files: Path, *, links: Path = LINKS, root: Path = Path("/")) -> None:
         self._address = address
         self._files = files
+        self._links = links
+        self._root = root
         self._on_change: Callable[[], None] = lambda: None
         self._bus: MessageBus | None = None
         self._opening = asyncio.Lock()
@@ -152,9 +157,17 @@ class BusSystemd:
 
     def _make_state(self, name: str, values: Mapping[str, Any]) -> UnitState:
         fragment = str(values.get("FragmentPath") or "")
-        ours = fragment in (str(self._files / name), f"/run/systemd/system/{name}")
+        ours = fragment == str(self._files / name) or (fragment == str(self._links / name) and self._is_link(name))
         load, active, sub = (str(values.get(key) or "") for key in ("LoadState", "ActiveState", "SubState"))
         return UnitState(load, active, sub, fragment, ours)
+
+    def _is_link(self, name: str) -> bool:
+        """Whether the file in the search path is the link to ours, and not one that somebody else has put there."""
+        try:
+            link = self._root / self._links.relative_to("/") / name
+            return link.readlink() == self._files / name
+        except OSError:
+            return False
 
     def _rest(self, name: str) -> None:
         self._states[name] = replace(self._states[name], active=ABSENT.active, sub=ABSENT.sub)
