@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -52,7 +53,7 @@ class UnitsNode(OneNode):
 
     def order(self, name: str, text: str, desired: str = "launched") -> None:
         """Order a unit with this content; the object of web@1.service is web-1, that of web.timer is web.timer."""
-        unit = name.removesuffix(".service").replace("@", "-")
+        unit = re.sub(r"[^a-z0-9.]", "-", name.removesuffix(".service"))
         self.units[unit] = text
         entry = {"name": name, "unit": unit, "hash": unit_hash(text), "desiredState": desired}
         self._entries([*(each for each in self.entries if each["name"] != name), entry])

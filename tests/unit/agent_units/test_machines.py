@@ -125,13 +125,16 @@ def test_a_shelf_keeps_what_it_is_told_and_no_files_that_are_not_units(tmp_path:
     shelf.write("web.service", WEB)
     shelf.note_launch("web.service", Launch(unit_hash(WEB), "it failed"))
     shelf.note_unread(True)
-    (shelf.files / ".web.service.new").write_text("half a fi")
+    (shelf.files / ".new").write_text("half a fi")
     (shelf.files / "notes").write_text("not a unit")
     (shelf.files / "linked.service").symlink_to("/etc/passwd")
     again = FolderShelf(tmp_path).look()
     assert again.held == {"web.service": unit_hash(WEB)}
     assert again.launches == {"web.service": Launch(unit_hash(WEB), "it failed")}
     assert again.unread
+    longest = f"{'a' * 247}.service"
+    shelf.write(longest, WEB)
+    assert shelf.read(longest) == WEB
     with pytest.raises(ValueError, match="can't be a file"):
         shelf.write("../../etc/passwd", WEB)
 

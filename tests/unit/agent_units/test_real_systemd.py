@@ -83,6 +83,23 @@ async def test_a_unit_goes_through_all_its_states(api: UnitsNode, systemd: RealS
     assert systemd.show("web.service", "LoadState", "ActiveState") == ["not-found", "inactive"]
 
 
+async def test_instances_and_escaped_names_come_and_go(api: UnitsNode, systemd: RealSystemd, units: UnitHost) -> None:
+    names = ("box@1.service", "box@2.service", r"var-a\x2db.service", "7up.service")
+    async with keeping(api, units):
+        for name in names:
+            api.order(name, ENABLED)
+        await settle(lambda: [api.report(name).get("active") for name in names] == ["active"] * len(names), 20)
+        assert len({pid for name in names for pid in systemd.show(name, "MainPID")}) == len(names)
+        await asyncio.to_thread(systemd.control, "stop", *names)
+        await settle(lambda: [api.report(name)["active"] for name in names] == ["inactive"] * len(names), 20)
+        await asyncio.to_thread(systemd.control, "start", *names)
+        await settle(lambda: [api.report(name)["active"] for name in names] == ["active"] * len(names), 20)
+        for name in names:
+            api.order(name, ENABLED, "removed")
+        await settle(lambda: all("hash" not in api.report(name) for name in names), 20)
+    assert [path for path in systemd.runtime.rglob("*") if path.name in names] == []
+
+
 async def test_what_happens_by_itself_is_pushed(api: UnitsNode, systemd: RealSystemd, units: UnitHost) -> None:
     async with keeping(api, units):
         api.order("dies.service", WEB)

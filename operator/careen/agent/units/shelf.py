@@ -158,7 +158,8 @@ def _hash(path: Path) -> str:
 
 
 def _write(path: Path, text: str, mode: int) -> None:
-    fresh = path.with_name(f".{path.name}.new")
+    # One name for all: that of a unit may be as long as a name can be.
+    fresh = path.with_name(".new")
     fresh.write_text(text)
     fresh.chmod(mode)
     fresh.replace(path)
