@@ -348,3 +348,11 @@ async def test_an_agent_that_died_at_any_line_of_a_load_is_made_up_for(
         await settle(lambda: sum(each["active"] == "active" for each in api.reports.values()) == 3)
     assert [entry.starts for entry in systemd.entries.values()] == [1, 1, 1]
     assert not shelf.look().unread
+
+
+async def test_a_content_that_many_units_have_is_not_read_for_each(api: UnitsNode, units: UnitHost) -> None:
+    for number in range(30):
+        api.order(f"web@{number}.service", WEB)
+    async with keeping(api, units):
+        await settle(lambda: sum(each["active"] == "active" for each in api.reports.values()) == 30)
+    assert 1 <= len(api.reads) <= 4

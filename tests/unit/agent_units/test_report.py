@@ -60,9 +60,17 @@ def test_there_are_never_more_reports_than_the_kind_takes_and_ordered_ones_come_
 
 def test_what_was_known_stands_while_systemd_cannot_be_asked() -> None:
     before = [{"name": "a.service", "hash": HASH, "load": "loaded", "active": "active", "sub": "running"}]
-    told = report_blindness(Orders((order("a.service"), order("b.service"))), before, "no bus")
+    told = report_blindness(Orders((order("a.service"), order("b.service"))), before, "no bus", {})
     assert told[0] == {**before[0], "launched": False, "message": "no bus"}
     assert (told[1]["load"], told[1]["message"]) == ("error", "no bus")
+
+
+def test_no_removal_counts_as_done_while_it_is_not_known() -> None:
+    orders = Orders((order("a.service", "removed"), order("b.service", "removed")))
+    told = report_blindness(orders, None, "no bus", {"a.service": OTHER})
+    assert [each.get("hash") for each in told] == [OTHER, None], "of b nothing is on the machine"
+    told = report_blindness(orders, None, "no bus", None)
+    assert [each.get("hash") for each in told] == [HASH, HASH]
 
 
 def wanted(number: int) -> list[dict[str, Any]]:

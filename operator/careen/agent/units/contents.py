@@ -49,16 +49,16 @@ class Contents:
         """
         gate = asyncio.Semaphore(AT_ONCE)
         problems: dict[str, str] = {}
-        missing = {each.unit: each for each in wanted if each.hash not in self._texts}
 
         async def read(order: Order) -> None:
             async with gate:
-                if (problem := await self._read(order)) is not None:
+                # Instances of a template have one content: who comes second may find it there.
+                if order.hash not in self._texts and (problem := await self._read(order)) is not None:
                     problems[order.name] = problem
 
         try:
             async with asyncio.TaskGroup() as group:
-                for order in missing.values():
+                for order in wanted:
                     group.create_task(read(order))
         except* NoAnswerError as errors:
             raise NoAnswerError(str(errors.exceptions[0])) from None

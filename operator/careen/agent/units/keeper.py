@@ -230,7 +230,12 @@ class Keeper:
         """Say that systemd can't be asked. Nothing is done, and what was known of the units stands."""
         if self._blindness.is_due(str(error), time.monotonic()):
             logger.error("%s: systemd can't be asked about units, so nothing is done: %s", self._name, error)
-        told = report_blindness(self._orders, node.status.get("units"), f"systemd can't be asked: {error}")
+        kept: dict[str, str] | None = None
+        with suppress(OSError):
+            shelved = self._host.shelf.look()
+            kept = {name: launch.hash for name, launch in shelved.launches.items()} | dict(shelved.held)
+        fault = f"systemd can't be asked: {error}"
+        told = report_blindness(self._orders, node.status.get("units"), fault, kept)
         return await self._report(node, told, BLIND_SECONDS) or BLIND_SECONDS
 
     async def _report(self, node: NodeView, reports: list[dict[str, Any]], pause: float | None) -> float | None:

@@ -30,14 +30,17 @@ def report_units(orders: Orders, sight: Sight, faults: Mapping[str, str]) -> lis
     return reports[:MOST_UNITS]
 
 
-def report_blindness(orders: Orders, before: object, fault: str) -> list[Document]:
+def report_blindness(orders: Orders, before: object, fault: str, kept: Mapping[str, str] | None) -> list[Document]:
     """status.units while systemd can't be asked: what was last known, with that sentence.
 
-    before: status.units as it stands. A unit that is not in there yet is shown as one that could not be read.
+    before: status.units as it stands. A unit that is not in there yet is shown as one that could not be read. kept:
+    hashes of the units of which anything is on the machine; None if nobody knows: then no removal counts as done.
     """
     known = {str(entry.get("name")): entry for entry in normalize(before)}
+    hashes = {each.name: each.hash for each in orders.listed if each.desired == "removed"} if kept is None else kept
     for name in [*(each.name for each in orders.listed), *orders.unreadable]:
-        known.setdefault(name, {"name": name, "load": "error", "active": "inactive", "sub": "dead", "launched": False})
+        unknown = {"name": name, "load": "error", "active": "inactive", "sub": "dead", "launched": False}
+        known.setdefault(name, unknown | ({"hash": hashes[name]} if name in hashes else {}))
     told = {name: {**entry, "message": fault[:MAX_MESSAGE]} for name, entry in known.items()}
     return [told[name] for name in sorted(told)][:MOST_UNITS]
 
