@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -13,12 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PROGRAM = Path("/lib/systemd/systemd")
-CGROUPS = Path("/sys/fs/cgroup/systemd")
-"""The hierarchy that systemd takes for itself where the machine has one of it alone."""
+GROUPS = Path("/sys/fs/cgroup")
+HYBRID = (GROUPS / "systemd", GROUPS / "unified")
+"""Where systemd makes its control groups if the machine has hierarchies of the old kind too."""
 SECONDS = 30.0
 TRIES = 40
 # systemd refuses to be process 1 of a user, and to run where /run does not say that the machine was booted by it.
 SCRIPT = """
+for group in $CAREEN_TEST_GROUPS; do echo 0 >"$group/cgroup.procs" || exit 1; done
 mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system || exit 1
 dbus-daemon --session --address="$DBUS_SESSION_BUS_ADDRESS" --nofork --nopidfile &
 while [ ! -S "$XDG_RUNTIME_DIR/bus" ]; do sleep 0.1; done
@@ -34,8 +37,12 @@ class RealSystemd:
         """Its folder of the boot."""
         self.address = f"unix:path={self.runtime / 'bus'}"
         self.log = folder / "systemd.log"
+        # Two such instances must not find each other's processes in their groups.
+        name = f"careen-test-{secrets.token_hex(4)}"
+        self._groups = [hierarchy / name for hierarchy in _find_hierarchies()]
         self._environment = {
             **os.environ,
+            "CAREEN_TEST_GROUPS": " ".join(map(str, self._groups)),
             "XDG_RUNTIME_DIR": str(self.runtime),
             "XDG_CONFIG_HOME": str(folder / "config"),
             "DBUS_SESSION_BUS_ADDRESS": self.address,
@@ -44,6 +51,8 @@ class RealSystemd:
 
     def start(self) -> None:
         self.runtime.mkdir(mode=0o700)
+        for group in self._groups:
+            group.mkdir()
         script = SCRIPT.format(program=PROGRAM)
         command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script]
         with self.log.open("wb") as log:
@@ -58,6 +67,8 @@ class RealSystemd:
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
+        for group in self._groups:
+            _remove_group(group)
 
     def control(self, *words: str) -> str:
         """What systemctl prints."""
@@ -85,32 +96,31 @@ def find_obstacle() -> str | None:
     for program in ("dbus-daemon", "systemctl", "unshare"):
         if shutil.which(program) is None:
             return f"{program} is not installed"
+    if not all(os.access(path, os.W_OK) for path in _find_hierarchies()):
+        return "no control groups can be made here"
     return None if PROGRAM.exists() else f"there is no {PROGRAM}"
 
 
 @contextmanager
 def run_real_systemd(folder: Path) -> Iterator[RealSystemd]:
     """The instance, and nothing left of it afterwards."""
-    before = _list_groups()
     made = RealSystemd(folder)
     try:
         made.start()
         yield made
     finally:
         made.stop()
-        _remove_groups(_list_groups() - before)
 
 
-def _list_groups() -> set[Path]:
-    return {path for path in CGROUPS.iterdir() if path.is_dir()} if CGROUPS.is_dir() else set()
+def _find_hierarchies() -> list[Path]:
+    return [path for path in HYBRID if (path / "cgroup.procs").exists()] or [GROUPS]
 
 
-def _remove_groups(groups: set[Path]) -> None:
-    for _ in range(20):
-        for top in groups:
-            for path in sorted([*top.rglob("*/"), top], reverse=True):
-                with contextlib.suppress(OSError):
-                    path.rmdir()
-        if not any(group.exists() for group in groups):
-            return
-        time.sleep(0.1)
+def _remove_group(group: Path) -> None:
+    """Its processes were killed, and are gone in a moment."""
+    deadline = time.monotonic() + SECONDS
+    while group.exists() and time.monotonic() < deadline:
+        for path in sorted([*group.rglob("*/"), group], reverse=True):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        time.sleep(0.05)
