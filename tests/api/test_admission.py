@@ -33,6 +33,11 @@ from careen.sandbox.controlplane import ControlPlane
 
 ATTACKS: dict[str, Write] = {
     "another machine's status": status_patch("n2", {"booted": "B"}),
+    "another machine's units": status_patch("n2", {"units": AGENT_VALUES["units"]}),
+    "own list of units": Write("PATCH", f"{BASE}/nodes/n1", {"spec": {"units": []}}),
+    "a unit's content": Write("PATCH", f"{BASE}/units/web", {"spec": {"content": "[Service]\nExecStart=/bin/sh\n"}}),
+    "a unit's status": Write("PATCH", f"{BASE}/units/web/status", {"status": {"currentState": "launched"}}),
+    "a unit deleted": Write("DELETE", f"{BASE}/units/web"),
     "another machine's status by JSON patch": Write(
         "PATCH", f"{BASE}/nodes/n2/status", [{"op": "add", "path": "/status", "value": {"booted": "B"}}], JSON_PATCH
     ),
@@ -278,3 +283,11 @@ def test_a_certificate_in_another_name_is_not_that_machines(
     machine = certified_api(user)
     assert [name for name, write in OWN.items() if passes(write, machine)] == []
     assert snapshot(admin) == before
+
+
+def test_an_agent_reads_a_units_content_and_cannot_list_them(
+    plane: Cluster, fleet: None, agent_api: Callable[[str], Api]
+) -> None:
+    agent = agent_api("n1")
+    assert "ExecStart" in agent.get(f"{BASE}/units/web")["spec"]["content"]
+    assert_forbidden(Write("GET", f"{BASE}/units"), agent)

@@ -28,6 +28,7 @@ BASE = "/apis/careen.dev/v1alpha1"
 USERS = {"careen-operator": OPERATOR_USER, "careen-agent": AGENT_USER}
 NEVER_USED = {
     ("careen-agent", "get", "careen.dev/nodes"): "only after the API server refused a status for an order that changed",
+    ("careen-agent", "get", "careen.dev/units"): "only where a unit is placed on the machine",
 }
 """Rights that the job below needs not, and why they are given."""
 

@@ -68,7 +68,8 @@ class OneNode:
         else:
             if body["metadata"]["uid"] != self.node["metadata"]["uid"]:
                 raise Conflict(409, "Conflict", "Precondition failed: UID in precondition: another one")
-            if body["metadata"]["resourceVersion"] != self.node["metadata"]["resourceVersion"]:
+            current = self.node["metadata"]["resourceVersion"]
+            if body["metadata"].get("resourceVersion", current) != current:
                 raise Conflict(409, "Conflict", "the object has been modified")
             merge(self.node["status"], body["status"])
         self.writes.append(copy.deepcopy(self.node["status"].get("step", {})))

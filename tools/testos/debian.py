@@ -16,12 +16,13 @@ SECURITY = "bookworm-security"
 EPOCH_SECONDS = 1_000_000_000
 PACKAGES = (
     "systemd-sysv", "udev", "kmod", "dbus", "python3", "kexec-tools", "cryptsetup-bin", "iproute2", "busybox-static",
-    "systemd-boot-efi",
+    "systemd-boot-efi", "runc",
 )  # fmt: skip
 NODE_PACKAGES = (
-    *(name for name in PACKAGES if name != "python3"), "containerd", "crun", "containernetworking-plugins", "nftables",
+    *(name for name in PACKAGES if name not in ("python3", "runc")),
+    "containerd", "crun", "containernetworking-plugins", "nftables",
 )  # fmt: skip
-"""Of a Kubernetes node: its agent comes in a pod and brings its own Python."""
+"""Of a Kubernetes node: its agent comes in a pod and brings its own Python, and crun runs its containers."""
 BUILD_SECONDS = 1200.0
 _OPTIONS = (
     "--mode=root", "--variant=minbase", '--aptopt=Acquire::Retries "3"',

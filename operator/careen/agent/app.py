@@ -21,6 +21,7 @@ from .memory import limit_arenas
 from .observer import MetricsObserver
 from .runner import run_agent
 from .settings import Exit, Settings
+from .units.systemd import UnitHost
 
 if TYPE_CHECKING:
     from .linux.settings import LinuxSettings
@@ -49,6 +50,8 @@ class Options:
     """How to reach the API server; None as kubectl does: $KUBECONFIG, the pod's account, ~/.kube/config."""
     kexec: bool = True
     """Whether the machine that is a folder can boot by kexec."""
+    units: bool = True
+    """Whether the units that the operator places on the machine are run."""
     settings: Settings = field(default_factory=Settings)
     metrics_address: str = "127.0.0.1"
     """Address that metrics are served on."""
@@ -84,7 +87,7 @@ async def _run(options: Options) -> Exit | None:
             Session.connect(options.kubeconfig, user_agent=agent, on_request=record) as session,
         ):
             clock.follow(session.clock)
-            return await run_agent(host, session, options.node, settings)
+            return await run_agent(host, session, options.node, settings, _open_units(options))
     except asyncio.CancelledError:
         if not stopped:
             raise
@@ -100,6 +103,8 @@ def _open_metrics(options: Options) -> tuple[Settings, Callable[[RequestRecord],
         return options.settings, None
     from careen.observe.agent import AgentMetrics
 
+    from .units.watcher import MetricsUnitObserver
+
     metrics = AgentMetrics()
     try:
         metrics.serve(options.metrics_port, options.metrics_address)
@@ -110,7 +115,8 @@ def _open_metrics(options: Options) -> tuple[Settings, Callable[[RequestRecord],
     def record(request: RequestRecord) -> None:
         metrics.record_request(request.verb, request.resource, request.code, request.seconds)
 
-    return replace(options.settings, observer=MetricsObserver(metrics)), record
+    units = replace(options.settings.units, observer=MetricsUnitObserver(metrics))
+    return replace(options.settings, observer=MetricsObserver(metrics), units=units), record
 
 
 def _open_host(options: Options, now: Callable[[], datetime]) -> AbstractAsyncContextManager[Host]:
@@ -125,3 +131,17 @@ def _open_host(options: Options, now: Callable[[], datetime]) -> AbstractAsyncCo
     from .imagehost import ImageHost
 
     return ImageHost(options.folder, options.trust_root, kexec=options.kexec, now=now)
+
+
+def _open_units(options: Options) -> UnitHost:
+    """Where the units of the machine are. Nothing is asked or written before there is an order."""
+    if options.linux is not None:
+        from .linux.root import Root
+        from .linux.unithost import open_units
+
+        return open_units(Root(options.host_root), enabled=options.units)
+    if options.folder is None:
+        raise ValueError("the options name no machine; allowed: a folder, or the settings of a Linux machine")
+    from .imagehost import open_folder_units
+
+    return open_folder_units(options.folder, enabled=options.units)

@@ -37,6 +37,10 @@ from .staging.contents import Admitted, Booted, Contents, Known
 from .staging.media import Source
 from .staging.transfer import Deadlines
 from .threads import in_thread
+from .units.shelf import FolderShelf
+from .units.simulated import SimulatedSystemd
+from .units.systemd import UnitHost
+from .units.unwilling import UnwillingSystemd
 from .view import BootDecision, BootView, DiskView, HostFacts, SlotView
 
 KEPT = ("machine-id", "careen")
@@ -105,6 +109,16 @@ class MachineFolder:
         return self.run / "agent-started"
 
     @property
+    def systemd_books(self) -> Path:
+        """What the simulated systemd keeps of this boot."""
+        return self.run / "systemd.json"
+
+    @property
+    def systemd_faults(self) -> Path:
+        """What is to go wrong with units, see units/simulated.py; it is not there unless somebody wrote it."""
+        return self.path / "systemd-faults.json"
+
+    @property
     def reboot(self) -> Path:
         """There once a reboot is requested; it says how."""
         return self.run / "reboot.json"
@@ -130,6 +144,18 @@ class BootRecord:
     def save(self, path: Path) -> None:
         """Write it. Raises OSError."""
         write_durably(path, json.dumps(self.__dict__).encode(), mode=PRIVATE)
+
+
+def open_folder_units(folder: Path, *, enabled: bool = True) -> UnitHost:
+    """Where the machine has its units: in its run/, with a systemd that only keeps books.
+
+    enabled: whether orders are obeyed; if not, they are answered with that.
+    """
+    files = MachineFolder(folder)
+    shelf = FolderShelf(files.run)
+    if not enabled:
+        return UnitHost(shelf, UnwillingSystemd())
+    return UnitHost(shelf, SimulatedSystemd(shelf, books=files.systemd_books, faults=files.systemd_faults))
 
 
 class ImageHost:

@@ -47,6 +47,8 @@ from .report import report_fault
 from .settings import Exit, Settings
 from .staging.fault import StageError
 from .step import current_order, next_step, report_progress, still_wanted
+from .units.keeper import Keeper
+from .units.systemd import UnitHost
 from .view import AgentView, NodeView, Trouble, decode_node, next_trouble
 
 logger = logging.getLogger(__name__)
@@ -58,19 +60,22 @@ REMINDER_SECONDS = 600.0
 """How often the log says of a machine that it still can't be looked at."""
 
 
-async def run_agent(host: Host, session: Session, name: str, settings: Settings | None = None) -> Exit:
+async def run_agent(
+    host: Host, session: Session, name: str, settings: Settings | None = None, units: UnitHost | None = None
+) -> Exit:
     """Be the agent of the machine `name` until its host has accepted a request for a reboot.
 
-    host: open. Cancel it at any time; kill it at any time. Any number may run in one process. Raises only for bugs: a
-    host that can't be looked at any more is reported, and asked again until it can.
+    host: open. units: where the machine's units are kept; None: this machine holds none, and says nothing of them.
+    Cancel it at any time; kill it at any time. Any number may run in one process. Raises only for bugs: a host that
+    can't be looked at any more is reported, and asked again until it can.
     """
-    agent = _Agent(host, session, name, settings or Settings())
+    agent = _Agent(host, session, name, settings or Settings(), units)
     async with agent.connected():
         return await agent.run()
 
 
 class _Agent:
-    def __init__(self, host: Host, session: Session, name: str, settings: Settings) -> None:
+    def __init__(self, host: Host, session: Session, name: str, settings: Settings, units: UnitHost | None) -> None:
         self._host = host
         self._session = session
         self._name = name
@@ -84,6 +89,7 @@ class _Agent:
             field_selector=f"metadata.name={name}",
             on_change=self._note_change,
         )
+        self._keeper = Keeper(units, session, name, self._store, settings.units) if units is not None else None
         self._granted: str | None = None
         self._request_failed: str | None = None
         self._kexec_refused: tuple[str, str] | None = None
@@ -101,8 +107,11 @@ class _Agent:
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        """Watch the Node and renew the Lease meanwhile."""
-        tasks = [asyncio.create_task(work) for work in (self._store.run(), self._keep_lease(), self._sync())]
+        """Watch the Node, renew the Lease and keep the units meanwhile."""
+        works = [self._store.run(), self._keep_lease(), self._sync()]
+        if self._keeper is not None:
+            works.append(self._keeper.run())
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             yield
         finally:
@@ -358,6 +367,8 @@ class _Agent:
 
     def _note_change(self, change: Change[NodeView]) -> None:
         self._wake.set()
+        if self._keeper is not None:
+            self._keeper.wake()
         if change.old is None or change.new is None or change.old.uid != change.new.uid:
             self._remade.set()
 

@@ -8,6 +8,7 @@ from careen.api.meta import NAMESPACE
 
 from .observer import Observer
 from .record import Method
+from .units.settings import KeeperSettings
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Settings:
     so with the next renewal, so that nothing else wakes an idle machine."""
     observer: Observer = field(default_factory=Observer)
     """Hears of what the agent does."""
+    units: KeeperSettings = field(default_factory=KeeperSettings)
+    """How the machine's units are kept."""
 
 
 @dataclass(frozen=True)

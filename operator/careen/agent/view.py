@@ -38,6 +38,8 @@ class NodeView:
     boot_method: BootMethod | None = None
     status: Mapping[str, Any] = field(default_factory=dict)
     """The status as a document; the answers to the agent's own writes are in it."""
+    units: object = None
+    """spec.units as a document; the keeper of units reads it."""
     unreadable: str | None = None
     """Why the assignment can't be read; then `assignment` is None."""
 
@@ -203,6 +205,7 @@ def decode_node(document: Mapping[str, Any]) -> NodeView:
         retry=spec.get("retry") or 0,
         boot_method=(spec.get("boot") or {}).get("method"),
         status=document.get("status") or {},
+        units=spec.get("units"),
         unreadable=unreadable,
     )
 

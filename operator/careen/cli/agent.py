@@ -90,6 +90,25 @@ def run(
             "the simulated firmware, and boot again where the agent would end for a reboot.",
         ),
     ] = False,
+    units: Annotated[
+        bool,
+        typer.Option(
+            "--units/--no-units",
+            envvar="CAREEN_AGENT_UNITS",
+            help="Whether to run the systemd units that the operator places on this machine. With --no-units nothing "
+            "is started or stopped, and the orders are answered with that.",
+        ),
+    ] = True,
+    unit_retry_seconds: Annotated[
+        float,
+        typer.Option(
+            envvar="CAREEN_AGENT_UNIT_RETRY_SECONDS",
+            min=1,
+            max=3600,
+            help="Seconds after which an order for a unit that failed is tried again, unless the Node's list of units "
+            "changes before.",
+        ),
+    ] = 60.0,
     log_level: Annotated[
         str, typer.Option(envvar="CAREEN_AGENT_LOG_LEVEL", help="DEBUG, INFO, WARNING or ERROR.")
     ] = "INFO",
@@ -198,6 +217,7 @@ def run(
         raise typer.BadParameter(f"--log-level is {log_level!r}; allowed: {', '.join(LEVELS)}")
     from careen.agent.app import Options, run_process
     from careen.agent.settings import Settings
+    from careen.agent.units.settings import KeeperSettings
     from careen.api.meta import NAMESPACE
     from careen.disk.types import DiskError
     from careen.observe.logs import configure_logs
@@ -205,12 +225,18 @@ def run(
     configure_logs(log_level, as_json=log_format is LogFormat.JSON)
     common = ctx.find_root().obj
     path = kubeconfig or (common.kubeconfig if isinstance(common, Target) else None)
-    settings = Settings(namespace=namespace or NAMESPACE, renew_seconds=renew_seconds)
+    settings = Settings(
+        namespace=namespace or NAMESPACE,
+        renew_seconds=renew_seconds,
+        units=KeeperSettings(retry_seconds=unit_retry_seconds),
+    )
     if boot:
         if host is not HostKind.IMAGE or folder is None:
             raise typer.BadParameter("--boot is for --host image; a real machine is booted by its own firmware")
         if metrics_port:
             raise typer.BadParameter("--metrics-port is not for --boot: a simulated machine's agent serves no metrics")
+        if not units:
+            raise typer.BadParameter("--no-units is not for --boot: a simulated machine runs what it is told to")
         _be_machine(folder, node, trust_root, kubeconfig=path, settings=settings, log_level=log_level.upper())
         return
 
@@ -238,6 +264,7 @@ def run(
         trust_root=trust_root,
         kubeconfig=path,
         kexec=kexec,
+        units=units,
         settings=settings,
         metrics_address=metrics_address,
         metrics_port=metrics_port,

@@ -122,6 +122,30 @@ class AgentMetrics:
             "When the agent last renewed its Lease, in seconds since the epoch.",
             registry=registry,
         )
+        self.units = Gauge(
+            "careen_agent_units",
+            "Units whose files the machine holds, by systemd's active state.",
+            ["state"],
+            registry=registry,
+        )
+        self.units_behind = Gauge(
+            "careen_agent_units_behind",
+            "Units whose order is not done, and status.units says why.",
+            registry=registry,
+        )
+        self.unit_operations = Counter(
+            "careen_agent_unit_operations_total",
+            "Operations on units by kind (Load, Unload, Reload, Start, Stop) and outcome: done (of Start and Stop: "
+            "systemd has taken the job) or failed.",
+            ["operation", "outcome"],
+            registry=registry,
+        )
+        self.unit_writes = Counter(
+            "careen_agent_unit_writes_total",
+            "Writes of status.units by outcome: done or failed.",
+            ["outcome"],
+            registry=registry,
+        )
         self.requests = Counter(
             "careen_api_requests_total",
             "Requests to the API server, by verb, resource and HTTP code; code 0 is no answer.",
@@ -137,6 +161,7 @@ class AgentMetrics:
         )
         for outcome in ("done", "failed"):
             self.renewals.labels(outcome)
+            self.unit_writes.labels(outcome)
         for source in ("fetched", "reused", "skipped"):
             self.bytes.labels(source)
 
@@ -171,6 +196,21 @@ class AgentMetrics:
     def record_failure(self, class_: str) -> None:
         """Count one failure."""
         self.failures.labels(class_).inc()
+
+    def show_units(self, states: Mapping[str, int], behind: int) -> None:
+        """Show how many units are in which active state, and how many orders are not done."""
+        self.units.clear()
+        for state, count in states.items():
+            self.units.labels(state).set(count)
+        self.units_behind.set(behind)
+
+    def record_unit_operation(self, operation: str, outcome: str) -> None:
+        """Count one operation on a unit."""
+        self.unit_operations.labels(operation, outcome).inc()
+
+    def record_unit_write(self, outcome: str) -> None:
+        """Count one write of status.units."""
+        self.unit_writes.labels(outcome).inc()
 
     def record_bytes(self, source: str, count: int) -> None:
         """Count bytes that were put into the passive slot."""

@@ -23,7 +23,7 @@ from typing import Any, Self
 import aiohttp
 
 from careen import __version__
-from careen.agent.imagehost import ImageHost, MachineFolder
+from careen.agent.imagehost import ImageHost, MachineFolder, open_folder_units
 from careen.agent.journal import save_journal
 from careen.agent.record import Journal
 from careen.agent.records import SlotRecord, save_records
@@ -249,7 +249,7 @@ class Machine:
         settings = Settings(self.settings.namespace, self.settings.renew_seconds)
         try:
             async with ImageHost(self.folder.path, Path(self.settings.trust_root), http=self._http) as host:
-                await run_agent(host, session, self.settings.name, settings)
+                await run_agent(host, session, self.settings.name, settings, open_folder_units(self.folder.path))
         except (DiskError, OSError) as error:
             logger.error("the agent of %s ended: %s", self.settings.name, error)
 

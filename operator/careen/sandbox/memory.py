@@ -18,6 +18,7 @@ from careen.agent.host import Sight
 from careen.agent.record import Deadman, Journal, Method, Moved
 from careen.agent.runner import run_agent
 from careen.agent.settings import Settings
+from careen.agent.units.simulated import MemoryUnits
 from careen.agent.view import BootDecision, BootView, DiskView, HostFacts, SlotView
 from careen.disk.boot import choose, consume
 from careen.disk.types import GIVEN_UP, Attributes, SlotName
@@ -65,6 +66,8 @@ class MemoryHost:
     """Whether the next boot empties the writable file system, of which a machine in memory has none."""
     resets: int = 0
     """Resets so far."""
+    units: MemoryUnits = field(default_factory=MemoryUnits)
+    """Its units, and the systemd that only keeps books of them."""
 
     @property
     def fault(self) -> MemoryFault | None:
@@ -100,6 +103,7 @@ class MemoryHost:
             slot = next(name for name, view in self.slots.items() if view is chosen)
             self._set(slot, attributes=consume(chosen.attributes))
         self.booted, self.method, self.answered = slot, method, False
+        self.units.reboot()
         self.resets += self.reset_prepared
         self.reset_prepared = False
         self.boot_id, self.booted_at = str(uuid.uuid4()), boot_seconds()
@@ -208,7 +212,7 @@ class MemoryMachine:
         """Live until cancelled."""
         await self.report_ready(True)
         while True:
-            end = await run_agent(self.host, self._agent, self.name, settings)
+            end = await run_agent(self.host, self._agent, self.name, settings, self.host.units.host)
             started = asyncio.get_running_loop().time()
             await self.report_ready(False)
             await asyncio.sleep(max(0.0, self._boot_seconds - (asyncio.get_running_loop().time() - started)))

@@ -42,6 +42,48 @@ def test_failed_units_are_named_unless_they_are_tolerated(bare: FakeMachine) -> 
     assert check(bare, tolerant, state="degraded", failed=failed) is None
 
 
+def place(machine: FakeMachine, *names: str) -> None:
+    folder = machine.root.at("/run/careen/units")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+
+
+def test_a_unit_that_the_cluster_has_placed_here_says_nothing_of_the_system(bare: FakeMachine) -> None:
+    place(bare, "web.service")
+    failed = "web.service loaded failed failed Web\n"
+    assert check(bare, state="degraded", failed=failed) is None
+    both = failed + "own.service loaded failed failed Own\n"
+    assert check(bare, state="degraded", failed=both) == "units have failed: own.service"
+
+
+@pytest.mark.parametrize(
+    ("jobs", "failed", "sentence"),
+    [
+        ("71 migrate.service start running\n", "", None),
+        (
+            "71 migrate.service start running\n",
+            "own.service loaded failed failed Own\n",
+            "units have failed: own.service",
+        ),
+        ("71 migrate.service start running\n72 own.service start waiting\n", "", "systemd says starting"),
+        ("", "", "systemd says starting"),
+    ],
+)
+def test_a_boot_that_only_waits_for_placed_units_is_over(
+    bare: FakeMachine, jobs: str, failed: str, sentence: str | None
+) -> None:
+    """Its oneshot may take hours, and the trial must not wait for it."""
+    place(bare, "migrate.service")
+    bare.commands.answers = {
+        STATE: Answer(1, "starting\n"),
+        "systemctl list-jobs": Answer(0, jobs),
+        LIST: Answer(0, failed),
+        KUBELET: Answer(1, "disabled\n"),
+    }
+    assert Health(bare.root, bare.commands, HealthSettings(free_bytes=0)).check() == sentence
+
+
 @pytest.mark.parametrize("answer", [Answer(124, "", "systemctl did not end within 10 s"), Answer(0, "")])
 def test_a_degraded_system_whose_failed_units_nobody_names_is_not_well(bare: FakeMachine, answer: Answer) -> None:
     bare.commands.answers = {STATE: Answer(1, "degraded\n"), LIST: answer}

@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
+from careen.agent.units.shelf import FILES
+
 from .mounts import read_mounts
-from .root import STATE, Commands, Root
+from .root import RUN, STATE, Commands, Root
 
 MIB = 1 << 20
 KUBELET_HEALTHZ = "http://127.0.0.1:10248/healthz"
@@ -64,19 +66,35 @@ class Health:
         state = answer.output.strip()
         if state == "running":
             return None
+        if state == "starting" and self._waits_for_placed_units():
+            return self._check_failed(none_is_well=True)
         if state != "degraded":
             return f"systemd says {state or answer.sentence}"
+        return self._check_failed()
+
+    def _waits_for_placed_units(self) -> bool:
+        """Whether the boot would be over but for units that the cluster has placed here: a oneshot may take hours."""
+        argv = ["systemctl", "list-jobs", "--plain", "--no-legend", "--full"]
+        answer = self._commands.run(argv, timeout=_COMMAND_SECONDS)
+        jobs = [line.split() for line in answer.output.splitlines() if line.split()]
+        return answer.code == 0 and bool(jobs) and all(len(job) > 1 and self._is_placed(job[1]) for job in jobs)
+
+    def _check_failed(self, *, none_is_well: bool = False) -> str | None:
         argv = ["systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--full"]
         answer = self._commands.run(argv, timeout=_COMMAND_SECONDS)
         listed = [line.split()[0] for line in answer.output.splitlines() if line.split()]
-        if answer.code != 0 or not listed:
+        if answer.code != 0 or not (listed or none_is_well):
             # Not well, and nobody says why: no unit of that can count as tolerated.
             return f"systemd says degraded, and its failed units can't be listed: {answer.sentence}"
         failed = [unit for unit in listed if not self._is_tolerated(unit)]
         return f"units have failed: {', '.join(sorted(failed)[:8])}" if failed else None
 
     def _is_tolerated(self, unit: str) -> bool:
-        return any(fnmatch(unit, pattern) for pattern in self._settings.tolerated)
+        return self._is_placed(unit) or any(fnmatch(unit, pattern) for pattern in self._settings.tolerated)
+
+    def _is_placed(self, unit: str) -> bool:
+        # What the cluster runs here says nothing of the OS: a unit that fails everywhere must not undo an update.
+        return (self._root.at(RUN) / FILES / unit).exists()
 
     def _check_kubelet(self) -> str | None:
         url = self._settings.kubelet
