@@ -8,8 +8,9 @@ from careen.api.meta import PROTOCOL
 from careen.api.reasons import Cause, Reason
 from careen.release.versions import compare_versions
 
-from .budgets import Budgets, Refusal
+from .budgets import Budgets
 from .fleet import Fleet, speaks_protocol
+from .refusal import Refusal
 from .releases import Release
 from .rollouts import Progress, count_failures, has_failed, refuse_wave
 from .semaphore import Refused, acquire

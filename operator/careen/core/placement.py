@@ -13,13 +13,12 @@ unit that others must be beside goes where they can go too.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from math import inf
 
 from .board import Board
-from .budgets import Refusal
-from .places import STANDING, Decision, Place, Placements, Role, Rules, Target, UnitSpec
+from .places import NO_RULES, STANDING, Decision, Place, Placements, Role, Rules, Target, UnitSpec
+from .refusal import Refusal
 from .seating import Seating
-
-NO_RULES = Rules()
 
 
 def place(
@@ -65,7 +64,7 @@ class Placer:
         seating.run(self._list_dirty())
         decisions = self._decide()
         silent = (t.silent_since for t in machines.values() if t.silent_since is not None)
-        ends = [since + rules.grace_seconds for since in silent]
+        ends = [since + rules.grace_seconds for since in silent if since < inf]
         placements = Placements(
             decisions=decisions,
             refusals=dict(sorted(seating.refusals.items())),

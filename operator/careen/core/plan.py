@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from careen.api.reasons import Reason
 
 from .actions import Action, CreateNode, Explanation, Plan, WriteNote, target
-from .budgets import Budgets, Refusal
+from .budgets import Budgets
 from .fleet import survey
 from .gates import (
     ACTIVATE_GATES,
@@ -20,6 +20,7 @@ from .locks import LockDraft, draft_locks
 from .marks import sweep_marks
 from .notes import STUCK, list_holders, write_note
 from .orders import advance, give_order
+from .refusal import Refusal
 from .requests import give_request, policy_behind, progress_behind
 from .resolution import next_warning
 from .rollouts import LOCK_WRITING, RECORDING, Progress, assess
