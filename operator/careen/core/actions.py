@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from .holdings import Holding, UnitState
 from .releases import Resolved
 from .snapshot import Holder, Note, Order, Rollout
 from .wishes import Outcome
@@ -160,6 +161,29 @@ class WritePolicy:
     turns: tuple[Turn, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class WriteUnit:
+    """Replace a unit's status, the decision where it runs among it; precondition: uid and resourceVersion."""
+
+    name: str
+    uid: str
+    resource_version: str
+    state: UnitState
+    pace: float = 0.0
+    """Least seconds since the last write of this unit's status; 0 where machines wait for it."""
+    turns: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SetUnits:
+    """Replace what a machine is to hold of units (Node.spec.units); precondition: uid and resourceVersion."""
+
+    name: str
+    uid: str
+    resource_version: str
+    holdings: tuple[Holding, ...]
+
+
 Action = (
     CreateNode
     | DeleteNode
@@ -172,6 +196,8 @@ Action = (
     | WriteNote
     | WriteOutcome
     | WritePolicy
+    | WriteUnit
+    | SetUnits
 )
 
 
@@ -186,6 +212,8 @@ def target(action: Action) -> tuple[str, str]:
             return "Pod", action.uid
         case WritePolicy():
             return "UpdatePolicy", action.name
+        case WriteUnit():
+            return "Unit", action.name
         case _:
             return "Node", action.name
 

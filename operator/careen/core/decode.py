@@ -30,6 +30,7 @@ from .snapshot import (
     Terms,
     Wave,
 )
+from .unitdocs import decode_machine_units
 from .wishes import Outcome, Request
 
 Document = Mapping[str, Any]
@@ -114,6 +115,7 @@ def decode_machine(obj: Document) -> Machine:
         step=_decode_step(status.get("step") or {}),
         rejected=tuple((entry["digest"], entry.get("retry", 0)) for entry in status.get("rejected") or ()),
         note=_decode_note(status.get("orchestration")),
+        units=decode_machine_units(spec, status),
         conditions=decode_conditions(status),
     )
 

@@ -93,6 +93,14 @@ class Placer:
         asked = {name: replace(machines[name], leaving=True) for name in leaving}
         return self.place(units, {**machines, **asked}, current, now, rules).blocked
 
+    def roles_of(self, unit: str) -> Mapping[str, Role]:
+        """Where a unit is to be, by machine, as `place` has just decided."""
+        return self._board.places.get(unit, {})
+
+    def seats_on(self, machine: str) -> Mapping[str, Role]:
+        """Who is to be on a machine, by unit, as `place` has just decided."""
+        return self._board.seats.get(machine, {})
+
     def _take_machines(self, machines: Mapping[str, Target]) -> bool:
         """Whether a machine has come that was not there."""
         board, come = self._board, False

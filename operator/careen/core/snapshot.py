@@ -20,6 +20,8 @@ from .wishes import Outcome, Request
 _derive = object.__setattr__
 TERMINAL = frozenset({"Committed", "RolledBack"})
 ON_TRIAL = frozenset({"Activating", "Verifying"})
+UNKNOWN = "unknown"
+"""Policy, rollout and boot of an order that nobody remembers."""
 
 
 @dataclass(frozen=True, slots=True)
