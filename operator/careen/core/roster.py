@@ -51,6 +51,8 @@ class Known:
     current: dict[str, tuple[Place, ...]] = field(default_factory=dict)
     """The same, but for decisions whose writes are on their way: they count as stored."""
     machines: dict[str, MachineUnits] = field(default_factory=dict)
+    uids: dict[str, str] = field(default_factory=dict)
+    """Of the machines' Nodes; none for one that is being made again."""
     held: dict[str, set[str]] = field(default_factory=dict)
     """Machines that hold units, by the units' full names."""
     targets: dict[str, Target] = field(default_factory=dict)
@@ -202,8 +204,12 @@ class Roster:
         known, changed = self._known, set()
         for name in known.targets:
             machine = snapshot.machines.get(name)
-            units = machine.units if machine is not None else NO_UNITS
+            units, uid = (machine.units, machine.uid) if machine is not None else (NO_UNITS, "")
             before = known.machines.get(name)
+            if known.uids.get(name) != uid:
+                known.uids[name] = uid
+                changed.add(name)
+                dirty.update(n for n, places in known.stored.items() if any(p.machine == name for p in places))
             if before is units:
                 continue
             known.machines[name] = units
@@ -213,6 +219,7 @@ class Roster:
         if len(known.machines) != len(known.targets):
             for name in known.machines.keys() - known.targets.keys():
                 self._index(name, known.machines.pop(name), NO_UNITS, dirty)
+                del known.uids[name]
         return changed
 
     def _index(self, machine: str, before: MachineUnits, after: MachineUnits, dirty: set[str]) -> None:
@@ -290,7 +297,7 @@ class Roster:
             for unit in sorted(known.claims.get(name, {}).values(), key=lambda each: each.name):
                 if unit.deleting or ("Unit", unit.name) in snapshot.busy:
                     continue
-                where = self._find(snapshot, name, unit)
+                where = self._find(name, unit)
                 write = write_unit(unit, where, self._now)
                 if write is None:
                     continue
@@ -302,7 +309,7 @@ class Roster:
                     self._pending[name] = (unit.resource_version, decided[name])
         return writes
 
-    def _find(self, snapshot: Snapshot, name: str, unit: Unit) -> Whereabouts:
+    def _find(self, name: str, unit: Unit) -> Whereabouts:
         known, first = self._known, self._known.valid[name]
         if first is not unit:
             return Whereabouts(rival=first.name)
@@ -312,7 +319,7 @@ class Roster:
             roles=roles,
             refusal=self._placements.refusals.get(name),
             reports={m: report for m in held if (report := self._report(name, m)) is not None},
-            uids={m: snapshot.machines[m].uid for m in roles if m in snapshot.machines},
+            uids={machine: uid for machine in roles if (uid := known.uids.get(machine))},
         )
 
     def _is_on_its_way(self, snapshot: Snapshot, unit: Unit) -> bool:
