@@ -105,6 +105,7 @@ class Story:
             case "return":
                 self.left.discard(machine)
             case "anew":
+                self.doubted.add(machine)
                 cluster.held[machine] = {"spec": cluster.held[machine]["spec"] | {"units": []}, "status": {}}
                 cluster.change(machine, uid=cluster.machines[machine].uid + "+", boot_id="")
                 cluster.boot(machine)

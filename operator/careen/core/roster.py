@@ -177,10 +177,10 @@ class Roster:
             if core is None:
                 continue
             since = None
-            if not machine.reported or not speaks_protocol(machine):
-                since = inf
-            elif name in snapshot.silent:
+            if name in snapshot.silent:
                 since = snapshot.silent_since.get(name, inf)
+            elif not machine.reported or not speaks_protocol(machine):
+                since = inf
             made = Target(
                 name=name,
                 machine_id=core.machine_id or machine.core_machine_id or name,
@@ -302,7 +302,7 @@ class Roster:
                 if write is None:
                     continue
                 self._open_units.add(name)
-                if self._is_on_its_way(snapshot, unit):
+                if self._is_unsure(snapshot, unit):
                     continue
                 writes.append(write)
                 if where.rival is None and name in decided:
@@ -322,13 +322,19 @@ class Roster:
             uids={machine: uid for machine in roles if (uid := known.uids.get(machine))},
         )
 
-    def _is_on_its_way(self, snapshot: Snapshot, unit: Unit) -> bool:
-        """Whether a machine may just be told of the unit: put elsewhere now, it could come to run twice."""
-        return any(
-            ("Node", place.node) in snapshot.busy
-            and not self._known.machines.get(place.node, NO_UNITS).holds(unit.full_name)
-            for place in unit.placements or ()
-        )
+    def _is_unsure(self, snapshot: Snapshot, unit: Unit) -> bool:
+        """Whether nobody knows if a machine has the unit: put elsewhere now, it could come to run twice.
+
+        The machine may just be told of it; or its Node was made again, and its agent has not said yet what it holds.
+        """
+        known = self._known
+        for place in unit.placements or ():
+            there, machine = known.machines.get(place.node), snapshot.machines.get(place.node)
+            if there is None or place.node in known.lost or there.holds(unit.full_name):
+                continue
+            if machine is None or not machine.reported or ("Node", place.node) in snapshot.busy:
+                return True
+        return False
 
     def _write_machines(self, snapshot: Snapshot, names: set[str]) -> list[Action]:
         writes: list[Action] = []
@@ -336,6 +342,10 @@ class Roster:
         for name in sorted(names):
             machine = snapshot.machines.get(name)
             if machine is None or name not in self._known.targets:
+                continue
+            if not machine.reported:
+                # Nothing is told to a machine that may hold what its Node, made again, does not know of yet.
+                self._open_machines.add(name)
                 continue
             seats = Seats(lambda unit, name=name: self._stored_role(unit, name), self._placer.seats_on(name))  # type: ignore[misc]
             made = project(machine.units, seats, self._known.valid)
@@ -345,6 +355,10 @@ class Roster:
         return writes
 
     def _stored_role(self, unit: str, machine: str) -> Role | None:
+        """What a unit is there for. Of a global unit nothing is stored: what is decided of it holds at once."""
+        spec = self._known.specs.get(unit)
+        if spec is not None and spec.requirements.global_:
+            return self._placer.seats_on(machine).get(unit)
         places = self._known.stored.get(unit, ())
         return next((place.role for place in places if place.machine == machine), None)
 
