@@ -218,6 +218,17 @@ def target(action: Action) -> tuple[str, str]:
             return "Node", action.name
 
 
+def list_turns(action: Action) -> tuple[Turn, ...]:
+    """What people should see when the action has succeeded."""
+    match action:
+        case SetOrder() | WriteNote() | WriteOutcome():
+            return (action.turn,) if action.turn is not None else ()
+        case WriteLock() | WritePolicy() | WriteUnit():
+            return action.turns
+        case _:
+            return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """Why a machine is where it is, in the words that all outputs share."""

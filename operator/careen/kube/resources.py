@@ -49,6 +49,7 @@ class Resource:
 NODES = Resource("careen.dev", "v1alpha1", "nodes", False, "Node")
 POLICIES = Resource("careen.dev", "v1alpha1", "updatepolicies", False, "UpdatePolicy")
 LOCKS = Resource("careen.dev", "v1alpha1", "rebootlocks", False, "RebootLock")
+UNITS = Resource("careen.dev", "v1alpha1", "units", False, "Unit")
 CORE_NODES = Resource("", "v1", "nodes", False, "Node")
 PODS = Resource("", "v1", "pods", True, "Pod")
 CONFIGMAPS = Resource("", "v1", "configmaps", True, "ConfigMap")
