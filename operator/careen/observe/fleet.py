@@ -92,8 +92,8 @@ LOCKS = (
 UNITS = (
     Family(
         "careen_units",
-        "Units by the reason of their condition Placed: Placed, Moving, UnitNotMovable (in a place that they should leave "
-        "and can't), NoPlace (no machine takes them), Invalid, NameTaken, Inactive; Unknown before the first look.",
+        "Units by the reason of their condition Placed: Placed, Moving, UnitNotMovable (in a place that they should "
+        "leave and can't), NoPlace (no machine takes them), Invalid, NameTaken, Inactive; Unknown before the first look.",
         ("reason",),
     ),
     Family(
