@@ -93,7 +93,8 @@ UNITS = (
     Family(
         "careen_units",
         "Units by the reason of their condition Placed: Placed, Moving, UnitNotMovable (in a place that they should "
-        "leave and can't), NoPlace (no machine takes them), Invalid, NameTaken, Inactive; Unknown before the first look.",
+        "leave and can't), NoPlace (no machine takes them), Invalid, NameTaken, Inactive; Unknown before the first "
+        "look.",
         ("reason",),
     ),
     Family(
