@@ -4,7 +4,7 @@ What is decided is a function of the snapshot and the instant. What is remembere
 it was: a roster that was just made says the same.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -116,14 +116,23 @@ class Roster:
         silent = (t for t in targets.values() if t.silent_since is not None)
         lost = frozenset(t.name for t in silent if now >= (t.silent_since or 0.0) + self._rules.grace_seconds)
         machines = self._take_machines(snapshot, dirty)
-        if come_or_gone or lost != known.lost:
-            dirty |= known.valid.keys() | known.held.keys()
+        dirty.update(self._list_concerned(come_or_gone | (lost ^ known.lost)))
         changed = changed or bool(machines) or lost != known.lost
         known.lost = lost
         dirty |= {name for name in list(self._pending) if not self._is_pending(name, snapshot)}
         for name in dirty:
             self._derive(name)
         return dirty, machines | self._open_machines, changed
+
+    def _list_concerned(self, machines: Set[str]) -> Iterator[str]:
+        """Units that were put on one of these machines, or are there."""
+        if not machines:
+            return
+        for machine in machines:
+            yield from self._known.machines.get(machine, NO_UNITS).list_held()
+        for name, unit in self._known.valid.items():
+            if any(place.node in machines for place in unit.placements or ()):
+                yield name
 
     def _take_units(self, units: Mapping[str, Unit]) -> set[str]:
         known = self._known
