@@ -452,3 +452,32 @@ def test_a_deleted_unit_leaves_all_machines(cluster: UnitCluster) -> None:
     cluster._store("g.service", document)
     cluster.settle()
     assert cluster.where("g.service") == [], "also while somebody's finalizer keeps the object"
+
+
+def test_a_unit_is_not_told_to_come_beside_a_rival_that_shows_up_late(cluster: UnitCluster) -> None:
+    """The last write of a leader that was deposed arrives after its successor has decided."""
+    cluster.set_unit("b.service", options="Conflicts=x.service")
+    step(cluster)
+    late = {"name": "x.service", "unit": "x.service", "hash": "1" * 40, "desiredState": "launched"}
+    cluster.describe("m1", units=[late])
+    cluster.obey("m1")
+    step(cluster)
+    step(cluster)
+    assert told(cluster, "m1") == {"x.service": "removed"}
+    cluster.settle()
+    assert told(cluster, "m1") == {"b.service": "launched"}
+
+
+def test_an_old_report_is_no_answer_to_a_new_order(cluster: UnitCluster) -> None:
+    cluster.set_unit("a.service", options="MachineID=id-m1")
+    cluster.settle()
+    cluster.set_unit("a.service", options="MachineID=id-m1", state="inactive")
+    step(cluster)
+    step(cluster)
+    cluster.obey("m1")
+    cluster.set_unit("a.service", options="MachineID=id-m1")
+    for _ in range(3):
+        step(cluster)
+    assert told(cluster, "m1") == {}, "the agent has not dropped its report yet"
+    cluster.settle()
+    assert told(cluster, "m1") == {"a.service": "launched"}
