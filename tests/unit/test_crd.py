@@ -300,6 +300,16 @@ def test_people_have_no_status_in_an_aggregated_role() -> None:
     assert granted == ["updatepolicies", "nodes"]
 
 
+def test_units_are_in_no_role_that_is_aggregated_but_to_be_read() -> None:
+    """Whoever writes a Unit is root on the machines."""
+    for (kind, name), granted in roles().items():
+        verbs = {verb for each in granted if "units" in each["resources"] for verb in each["verbs"]}
+        if name != "careen-unit-admin":
+            assert verbs <= {"get", "list", "watch"}, (kind, name)
+    agent = [each["verbs"] for each in roles()[("ClusterRole", "careen-agent")] if "units" in each["resources"]]
+    assert agent == [["get"]]
+
+
 def test_no_account_has_a_wildcard() -> None:
     for each in roles().values():
         for granted in each:
