@@ -11,6 +11,8 @@ BUSY = frozenset({"active", "activating", "reloading", "deactivating"})
 RUNNING = frozenset({"active", "reloading"})
 """systemd's active states in which the unit is up."""
 REMOVED = "removed"
+UNREAD = "error"
+"""Load state that an agent reports while systemd does not answer it: that a hash is missing means nothing then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,8 @@ class Report:
 
     @property
     def gone(self) -> bool:
-        """Whether nothing of the unit is left there: no file, and nothing that runs."""
-        return self.hash is None and self.active not in BUSY
+        """Whether nothing of the unit is left there: no file, and nothing that runs; and systemd could be asked."""
+        return self.hash is None and self.active not in BUSY and self.load != UNREAD
 
 
 @dataclass(frozen=True, slots=True)

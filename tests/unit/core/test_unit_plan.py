@@ -481,3 +481,15 @@ def test_an_old_report_is_no_answer_to_a_new_order(cluster: UnitCluster) -> None
     assert told(cluster, "m1") == {}, "the agent has not dropped its report yet"
     cluster.settle()
     assert told(cluster, "m1") == {"a.service": "launched"}
+
+
+def test_an_agent_that_cant_ask_systemd_acknowledges_nothing(cluster: UnitCluster) -> None:
+    cluster.set_unit("a.service")
+    cluster.settle()
+    cluster.drop_unit("a.service")
+    step(cluster)
+    blind = {"name": "a.service", "load": "error", "active": "inactive", "sub": "dead", "message": "no answer"}
+    cluster.held["m1"]["status"]["units"] = [blind]
+    cluster._renew("m1")
+    step(cluster)
+    assert told(cluster, "m1") == {"a.service": "removed"}
