@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from careen.core.actions import SetOrder, SetUnits, WriteLock, WriteUnit
+from careen.core.forecast import foresee
 from careen.core.places import Rules
 from careen.core.roster import Roster
 from unit_cluster import UNIT_WRITES, UnitCluster
@@ -410,6 +411,18 @@ def test_units_leave_before_the_machine_is_told_to_boot(cluster: UnitCluster) ->
     cluster.settle()
     assert cluster.where("a.service") == ["m2"]
     assert [order.order.goal for order in cluster.find(SetOrder, "m1")] == ["Activate"]
+
+
+def test_a_dry_run_tells_which_units_leave(cluster: UnitCluster) -> None:
+    cluster.set_unit("a.service")
+    cluster.settle()
+    staged(cluster, "m1")
+    cluster.set_lock("m1")
+    step(cluster)
+    steps = foresee(cluster.snapshot(), "os", cluster.at).steps
+    assert ("units", "m1", "is to hold 0 units, and to give up a.service") in {
+        (each.action, each.machine, each.message) for each in steps
+    }
 
 
 def test_a_unit_that_does_not_go_gives_the_lock_back_in_the_end(cluster: UnitCluster) -> None:
