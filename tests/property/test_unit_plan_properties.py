@@ -41,7 +41,23 @@ class Step:
     """Bits: agents that do nothing."""
 
 
-KINDS = ("nothing", "nothing", "elect", "edit", "stop", "drop", "silence", "speak", "leave", "return", "anew", "gone")
+KINDS = (
+    "nothing",
+    "nothing",
+    "elect",
+    "edit",
+    "stop",
+    "drop",
+    "silence",
+    "speak",
+    "leave",
+    "return",
+    "anew",
+    "gone",
+    "come",
+    "late",
+    "late",
+)
 steps = st.lists(
     st.builds(
         Step,
@@ -70,6 +86,8 @@ class Story:
         self.left: set[str] = set()
         self.doubted: set[str] = set()
         """Machines that were silent for too long, or that were registered anew: a unit may run there and elsewhere."""
+        self.late: list[WriteUnit | SetUnits] = []
+        """Writes that have not arrived yet, of leaders that may be none any more."""
         self.edits = 0
         for name in wanted:
             self.set(name)
@@ -104,11 +122,24 @@ class Story:
                 self.left.add(machine)
             case "return":
                 self.left.discard(machine)
-            case "anew":
+            case "anew" if machine in cluster.machines:
                 self.doubted.add(machine)
                 cluster.held[machine] = {"spec": cluster.held[machine]["spec"] | {"units": []}, "status": {}}
                 cluster.change(machine, uid=cluster.machines[machine].uid + "+", boot_id="")
                 cluster.boot(machine)
+            case "gone" if machine in cluster.machines:
+                del cluster.machines[machine], cluster.cores[machine]
+                cluster.agents[machine] = {}
+                cluster.held[machine] = {"spec": {"metadata": cluster.held[machine]["spec"]["metadata"]}, "status": {}}
+            case "come":
+                self.come(machine)
+            case "late":
+                for action in self.late:
+                    # It may put a unit where it was to be once: with what else is there it must get on all the same.
+                    self.doubted |= {action.name} & cluster.machines.keys()
+                    cluster.apply(action)
+                    self.check()
+                self.late.clear()
             case _:
                 pass
         cluster.set_lock(limit=9)
@@ -117,6 +148,12 @@ class Story:
         )
         cluster.facts["silent"] = frozenset(self.silent)
         cluster.facts["silent_since"] = dict.fromkeys(self.silent, cluster.at - 100)
+
+    def come(self, machine: str) -> None:
+        """A machine under the name of one that is gone."""
+        if machine not in self.cluster.machines:
+            self.cluster.add(machine)
+            self.cluster.boot(machine)
 
     def go_on(self, step: Step) -> None:
         """One plan, of which some writes come through, and some agents that act."""
@@ -129,8 +166,10 @@ class Story:
             if not step.lost >> (number % 8) & 1:
                 cluster.apply(action)
                 self.check()
+            else:
+                self.late.append(action)
         for number, name in enumerate(MACHINES):
-            if not step.idle >> number & 1 and name not in self.silent:
+            if not step.idle >> number & 1 and name not in self.silent and name in cluster.machines:
                 cluster.obey(name)
                 cluster.change(name, boot_id=f"boot-{name}")
                 self.check()
@@ -149,6 +188,8 @@ class Story:
     def end(self) -> None:
         """Everything comes to rest."""
         self.silent.clear()
+        for name in MACHINES:
+            self.come(name)
         self.happen(Step("return", self.left.pop() if self.left else "m1", "a.service", 0, 0))
         for name in list(self.left):
             self.happen(Step("return", name, "a.service", 0, 0))
