@@ -506,3 +506,13 @@ def test_an_agent_that_cant_ask_systemd_acknowledges_nothing(cluster: UnitCluste
     cluster._renew("m1")
     step(cluster)
     assert told(cluster, "m1") == {"a.service": "removed"}
+
+
+def test_a_unit_that_has_to_leave_is_not_renewed_before(cluster: UnitCluster) -> None:
+    cluster.set_unit("a.service", options="MachineID=id-m1")
+    cluster.set_unit("b.service", options="MachineID=id-m1")
+    cluster.settle()
+    cluster.set_unit("a.service", options="Conflicts=b.service")
+    assert not [action for action in cluster.plan().actions if isinstance(action, SetUnits)]
+    cluster.settle()
+    assert (cluster.where("a.service"), cluster.where("b.service")) == (["m2"], ["m1"])
