@@ -13,7 +13,7 @@ class Turn:
     """A turning point that people should see as a Kubernetes Event, posted when the action has succeeded."""
 
     kind: str
-    """Node or UpdatePolicy."""
+    """Node, UpdatePolicy or Unit."""
     name: str
     uid: str
     reason: str

@@ -6,6 +6,7 @@ it was: a roster that was just made says the same.
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 
 from careen.api.requirements import Requirements
@@ -356,14 +357,14 @@ class Roster:
                 # Nothing is told to a machine that may hold what its Node, made again, does not know of yet.
                 self._open_machines.add(name)
                 continue
-            seats = Seats(lambda unit, name=name: self._stored_role(unit, name), self._placer.seats_on(name))  # type: ignore[misc]
+            seats = Seats(partial(self._stored_role, name), self._placer.seats_on(name))
             made = project(machine.units, seats, self._known.valid)
             if made != dict(machine.units.holdings):
                 self._open_machines.add(name)
                 writes.append(SetUnits(name, machine.uid, machine.resource_version, tuple(made.values())))
         return writes
 
-    def _stored_role(self, unit: str, machine: str) -> Role | None:
+    def _stored_role(self, machine: str, unit: str) -> Role | None:
         """What a unit is there for. Of a global unit nothing is stored: what is decided of it holds at once."""
         spec = self._known.specs.get(unit)
         if spec is not None and spec.requirements.global_:
