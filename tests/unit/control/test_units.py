@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,7 +19,8 @@ from careen.control.loop import Loop
 from careen.control.settings import Settings
 from careen.control.world import World
 from careen.core.actions import SetUnits, WriteUnit
-from unit_cluster import UNIT_WRITES, UnitCluster
+from careen.core.instants import format_instant
+from unit_cluster import CONTENT, UNIT_WRITES, UnitCluster
 
 
 @pytest.fixture
@@ -132,3 +134,81 @@ def test_figures_say_what_conditions_say(cluster: UnitCluster) -> None:
     assert figures["careen_units"] == {("Placed",): 2, ("NoPlace",): 1, ("Unknown",): 1}
     assert figures["careen_unit_places"] == {("placed",): 3, ("loaded",): 3, ("active",): 3, ("failed",): 0}
     assert figures["careen_node_units"] == {("m1", "launched"): 2, ("m2", "launched"): 1}
+
+
+class Server:
+    """Objects that take JSON patches as the API server does: all tests first, and a new version for each write."""
+
+    def __init__(self, world: World) -> None:
+        self.stores = {"units": world.units, "nodes": world.machines}
+        self.documents: dict[tuple[str, str], dict[str, Any]] = {}
+        self.writes: list[tuple[str, str]] = []
+        self.version = 100
+
+    def put(self, plural: str, document: dict[str, Any]) -> dict[str, Any]:
+        self.version += 1
+        name = document["metadata"]["name"]
+        meta = {"uid": f"uid-{name}", "generation": 1, **document["metadata"], "resourceVersion": str(self.version)}
+        self.documents[plural, name] = {**document, "metadata": meta}
+        self.stores[plural].apply(self.documents[plural, name])
+        return self.documents[plural, name]
+
+    async def patch(
+        self, _: Any, resource: Any, name: str, ops: list[dict[str, Any]], *, subresource: str | None = None
+    ) -> Any:
+        await asyncio.sleep(0)
+        document: dict[str, Any] = json.loads(json.dumps(self.documents[resource.plural, name]))
+        for op in ops:
+            *path, last = op["path"].strip("/").split("/")
+            parent = document
+            for key in path:
+                parent = parent[key]
+            if op["op"] == "test" and parent.get(last) != op["value"]:
+                return execute.write.TestFailed("")
+            if op["op"] == "add":
+                parent[last] = op["value"]
+        self.writes.append((resource.plural, name))
+        return self.put(resource.plural, document)
+
+
+async def test_loop_and_stores_place_a_unit_and_come_to_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    session: Any = SimpleNamespace(clock=SimpleNamespace(now=lambda _: time.time()))
+    wake = asyncio.Event()
+    world = World(session, Settings("me"), wake.set)
+    server = Server(world)
+    monkeypatch.setattr(execute.write, "patch_json", server.patch)
+    core = {"name": "m1", "uid": "core-m1", "resourceVersion": "1"}
+    world.cores.apply({"metadata": core, "status": {"nodeInfo": {"machineID": "id-1"}}})
+    renewed = format_instant(time.time())
+    lease = {"name": "agent-m1", "namespace": "careen-system", "uid": "l", "resourceVersion": "1"}
+    world.leases.apply({"metadata": lease, "spec": {"renewTime": renewed}})
+    node = server.put(
+        "nodes",
+        {
+            "metadata": {"name": "m1"},
+            "spec": {"coreNode": {"uid": "core-m1", "machineID": "id-1"}},
+            "status": {"bootID": "b", "protocol": 1},
+        },
+    )
+    server.put("units", {"metadata": {"name": "a.service"}, "spec": {"content": CONTENT, "desiredState": "launched"}})
+    executor = Executor(session, world, "me", wake=wake.set, may_write=lambda: True)
+    loop = Loop(session, world, cast("Any", SimpleNamespace(known=dict, want=lambda _: None)), wake)
+
+    async def lap() -> None:
+        for action in loop._plan(1, executor).plan.actions:
+            if not loop._must_wait(action, executor):
+                executor.submit(action)
+        await asyncio.gather(*executor._running.values())
+
+    for _ in range(4):
+        await lap()
+    assert server.writes == [("units", "a.service"), ("nodes", "m1")]
+    (order,) = server.documents["nodes", "m1"]["spec"]["units"]
+    assert (order["unit"], order["desiredState"]) == ("a.service", "launched")
+    report = {"name": "a.service", "hash": order["hash"], "load": "loaded", "active": "active", "sub": "running"}
+    node = server.documents["nodes", "m1"]
+    server.put("nodes", {**node, "status": {**node["status"], "units": [{**report, "launched": True}]}})
+    for _ in range(3):
+        await lap()
+    assert server.writes[2:] == [("units", "a.service")]
+    assert server.documents["units", "a.service"]["status"]["currentState"] == "launched"
