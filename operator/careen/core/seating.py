@@ -134,6 +134,8 @@ class Seating:
 
     def _check(self, name: str) -> None:
         """Whether what stands may go on standing."""
+        if self.board.is_pinned(name):
+            return
         for machine, role in sorted(self.board.places.get(name, {}).items()):
             if role in STANDING and name in self.board.units:
                 fault = explain(self.board, name, machine)

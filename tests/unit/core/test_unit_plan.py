@@ -143,6 +143,9 @@ def test_a_content_that_cant_be_changes_nothing_where_the_unit_runs(cluster: Uni
     status, reason, message = cluster.condition("a.service", "Valid")
     assert (status, reason, message) == ("False", "Invalid", "unable to find end of section")
     assert cluster.condition("a.service", "Stalled")[:2] == ("True", "Invalid")
+    cluster.describe("m1", unitCapacity=0)
+    cluster.settle()
+    assert cluster.where("a.service") == ["m1"], "nobody knows its weight"
     cluster.set_unit("a.service", content="[Service\n", state="inactive")
     cluster.settle()
     assert cluster.where("a.service") == [], "to stop it, nobody has to understand it"
