@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from careen.api.held import MOST_UNITS, UnitOrder
+from careen.api.unit import UnitStatus
 from careen.core.actions import Action, Plan, SetUnits, WriteUnit
 from careen.core.encode import encode_order
 from careen.core.holdings import REMOVED
@@ -90,12 +92,15 @@ class UnitCluster(Cluster):
                 if unit is None or (unit.uid, unit.resource_version) != (action.uid, action.resource_version):
                     return False
                 status = encode_unit_status(unit, action.state, self.at)
+                UnitStatus.model_validate(status)
                 self._store(action.name, {**self.documents[action.name], "status": status})
             case SetUnits():
                 machine = self.machines.get(action.name)
                 if machine is None or (machine.uid, machine.resource_version) != (action.uid, action.resource_version):
                     return False
-                self.held[action.name]["spec"]["units"] = encode_holdings(action.holdings)
+                units = encode_holdings(action.holdings)
+                assert len(units) == len([UnitOrder.model_validate(each) for each in units]) <= MOST_UNITS
+                self.held[action.name]["spec"]["units"] = units
                 self._renew(action.name)
             case _:
                 raise AssertionError(f"{action} is not of units")
