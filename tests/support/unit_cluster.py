@@ -9,7 +9,6 @@ from typing import Any
 from careen.api.held import MOST_UNITS, UnitOrder
 from careen.api.unit import UnitStatus
 from careen.core.actions import Action, Plan, SetUnits, WriteUnit
-from careen.core.encode import encode_order
 from careen.core.holdings import REMOVED
 from careen.core.plan import make_plan
 from careen.core.roster import Roster
@@ -133,6 +132,24 @@ class UnitCluster(Cluster):
         there[unit] = {"hash": order["hash"], "launched": launched}
         return _report(unit, order["hash"], launched)
 
+    def step(self) -> None:
+        """One plan, and all of its writes of units."""
+        for action in self.plan().actions:
+            if isinstance(action, UNIT_WRITES):
+                self.apply(action)
+
+    def leave(self, *machines: str) -> None:
+        """People hold the lock for these machines: they are to be left."""
+        self.set_lock(*machines, limit=9)
+
+    def told(self, machine: str) -> dict[str, str]:
+        """What a machine is to hold: desired states by unit."""
+        return {unit["name"]: unit["desiredState"] for unit in self.held[machine]["spec"].get("units", [])}
+
+    def placements(self, unit: str) -> list[tuple[str, bool]]:
+        """The stored decision: machines, and whether they are being left."""
+        return [(place["node"], place["leaving"]) for place in self.documents[unit]["status"]["placements"]]
+
     def settle(self, rounds: int = 30, machines: Iterable[str] | None = None) -> int:
         """Plan, write and obey until nothing is left to do; how many writes of units that took."""
         before = len(self.writes)
@@ -155,11 +172,6 @@ class UnitCluster(Cluster):
         """(status, reason, message) of a condition of a Unit."""
         found = self.documents[name]["status"]["conditions"]
         return next((c["status"], c["reason"], c["message"]) for c in found if c["type"] == kind)
-
-    def order_of(self, name: str) -> Any:
-        """The machine's order, as its document."""
-        order = self.machines[name].order
-        return encode_order(order) if order is not None else None
 
 
 def _report(unit: str, digest: str | None, launched: bool) -> dict[str, Any]:
