@@ -41,6 +41,8 @@ CONSTRAINTS: dict[str, dict[str, Any]] = {
     "operator.replicas": {"minimum": 0, "maximum": 9},
     "operator.leaseSeconds": {"minimum": 1},
     "operator.silenceSeconds": {"minimum": 1},
+    "operator.unitGraceSeconds": {"minimum": 0},
+    "operator.unitRebalance": {"minimum": 0},
     "operator.resolveSeconds": {"minimum": 1},
     "operator.logLevel": LEVEL,
     "operator.extraArgs": TEXTS,

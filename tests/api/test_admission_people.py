@@ -41,6 +41,10 @@ PEOPLE_REFUSED: dict[str, tuple[Write, str]] = {
     "a machine's orchestration": (status_patch("n1", {"orchestration": OPERATOR_VALUES["orchestration"]}), "status of"),
     "a policy's status": (Write("PATCH", f"{BASE}/updatepolicies/fleet/status", {"status": {"summary": "9/9"}}),
                           "written by the operator alone"),
+    "a unit's place": (Write("PATCH", f"{BASE}/units/web.service/status", {"status": {"placements": []}}),
+                       "status of a Unit is written by the operator alone"),
+    "what a machine holds": (Write("PATCH", f"{BASE}/nodes/n1", {"spec": {"units": [
+        {"name": "a.service", "unit": "a.service", "hash": "1" * 40, "desiredState": "launched"}]}}), "spec.units"),
     "a Lease renewed": (Write("PATCH", f"{LEASES}/agent-n1", {"spec": {"renewTime": RENEWED}}), "by the agent of that"),
     "a Lease annotated": (Write("PATCH", f"{LEASES}/agent-n1", {"metadata": {"annotations": {"a": "b"}}}),
                           "by the agent of that"),

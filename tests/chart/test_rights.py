@@ -29,6 +29,7 @@ USERS = {"careen-operator": OPERATOR_USER, "careen-agent": AGENT_USER}
 NEVER_USED = {
     ("careen-agent", "get", "careen.dev/nodes"): "only after the API server refused a status for an order that changed",
     ("careen-agent", "get", "careen.dev/units"): "only where a unit is placed on the machine",
+    ("careen-operator", "patch", "careen.dev/units/status"): "only where there are units",
 }
 """Rights that the job below needs not, and why they are given."""
 

@@ -139,6 +139,20 @@ FIRES: list[tuple[str, list[tuple[str, str]], str, dict[str, str], str]] = [
         "2 agents are silent: n1, n2.",
     ),
     (
+        "CareenUnitNotRun",
+        [('careen_units{reason="NoPlace"}', "2x60"), ('careen_units{reason="Placed"}', "9x60")],
+        "16m",
+        {"reason": "NoPlace"},
+        "2 units have condition Placed with reason NoPlace.",
+    ),
+    (
+        "CareenUnitFailed",
+        [('careen_unit_places{state="failed"}', "1x60"), ('careen_unit_places{state="active"}', "9x60")],
+        "16m",
+        {"state": "failed"},
+        "1 units are failed where they were put.",
+    ),
+    (
         "CareenSlotUnsound",
         [
             ('careen_unsound_nodes{problem="OtherSlotNext"}', "1x60"),

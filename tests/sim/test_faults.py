@@ -55,12 +55,12 @@ def arm_unasked(patch: Patch) -> None:
 
 def uncordon_any(patch: Patch) -> None:
     """(d) The operator puts its mark on whatever is unschedulable, and so uncordons what people cordoned."""
-    drain = orders._drain
+    drain = orders.drain
 
     def _drain(view: Any, machine: Any, core: Any, order: Any, holder: Any) -> Any:
         return drain(view, machine, replace(core, unschedulable=core.cordoned_for is not None), order, holder)
 
-    patch.setattr(orders, "_drain", _drain)
+    patch.setattr(orders, "drain", _drain)
 
 
 def never_sweep(patch: Patch) -> None:

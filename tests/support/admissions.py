@@ -141,7 +141,7 @@ def make_fleet(plane: Cluster, admin: Api, operator_api: Api) -> Iterator[None]:
     release = {"repository": "http://127.0.0.1:8000/os", "version": "2.0.0"}
     policy = {"apiVersion": "careen.dev/v1alpha1", "kind": "UpdatePolicy", "metadata": {"name": "fleet"}}
     admin.create(f"{BASE}/updatepolicies", policy | {"spec": {"release": release}})
-    unit = {"apiVersion": "careen.dev/v1alpha1", "kind": "Unit", "metadata": {"name": "web"}}
+    unit = {"apiVersion": "careen.dev/v1alpha1", "kind": "Unit", "metadata": {"name": "web.service"}}
     admin.create(f"{BASE}/units", unit | {"spec": {"content": "[Service]\nExecStart=/bin/true\n"}})
     admin.create(f"/api/v1/namespaces/{NAMESPACE}/configmaps", configmap("careen-switch"))
     admin.create(LEASES, lease("careen-operator"))

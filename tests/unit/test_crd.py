@@ -60,8 +60,8 @@ def test_the_files_are_the_same_each_time(tmp_path: Path) -> None:
 def test_without_a_folder_all_documents_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     crd.main([])
     kinds = [each["kind"] for each in yaml.safe_load_all(capsys.readouterr().out)]
-    assert kinds.count("CustomResourceDefinition") == 3
-    assert kinds.count("ValidatingAdmissionPolicy") == kinds.count("ValidatingAdmissionPolicyBinding") == 5
+    assert kinds.count("CustomResourceDefinition") == len(KINDS)
+    assert kinds.count("ValidatingAdmissionPolicy") == kinds.count("ValidatingAdmissionPolicyBinding") == 6
 
 
 def test_optional_is_absent_and_never_null() -> None:
@@ -298,6 +298,16 @@ def test_the_accounts_are_those_that_the_policies_name() -> None:
 def test_people_have_no_status_in_an_aggregated_role() -> None:
     granted = [resource for each in roles()[("ClusterRole", "careen-edit")] for resource in each["resources"]]
     assert granted == ["updatepolicies", "nodes"]
+
+
+def test_units_are_in_no_role_that_is_aggregated_but_to_be_read() -> None:
+    """Whoever writes a Unit is root on the machines."""
+    for (kind, name), granted in roles().items():
+        verbs = {verb for each in granted if "units" in each["resources"] for verb in each["verbs"]}
+        if name != "careen-unit-admin":
+            assert verbs <= {"get", "list", "watch"}, (kind, name)
+    agent = [each["verbs"] for each in roles()[("ClusterRole", "careen-agent")] if "units" in each["resources"]]
+    assert agent == [["get"]]
 
 
 def test_no_account_has_a_wildcard() -> None:

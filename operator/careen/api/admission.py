@@ -110,6 +110,15 @@ def build_policies(namespace: str = NAMESPACE) -> list[Document]:
                 )
             ],
         ),
+        _policy(
+            "careen-unit-status", [_rule(GROUP, VERSION, ["units/status"], ["UPDATE"])], [], {},
+            [
+                _check(
+                    install.is_operator,
+                    f"status of a Unit is written by the operator alone ({install.operator}): it says where it runs",
+                )
+            ],
+        ),
         # A lock that nobody has led yet has no term, which is the same as term 0: who takes a place in it writes that.
         _policy(
             "careen-lock-terms", [_rule(GROUP, VERSION, ["rebootlocks/status"], ["UPDATE"])], [], {},
@@ -182,7 +191,8 @@ def _node_checks(install: Install) -> list[Document]:
         _check(
             f"{install.is_operator} || request.operation == 'CREATE' || ({_unchanged('spec', OPERATOR_SPEC)})",
             f"{_name_fields('spec', OPERATOR_SPEC)} are written by the operator alone ({install.operator}); "
-            "people set spec.paused, spec.boot, spec.retry, spec.abort and spec.request",
+            "people set spec.paused, spec.boot, spec.retry, spec.abort, spec.request, spec.metadata and "
+            "spec.unitCapacity",
         ),
         _check(
             f"!({install.is_operator}) || (request.operation == 'CREATE' ? !object.?spec.?request.hasValue()"

@@ -56,6 +56,18 @@ class Reason(StrEnum):
     AVAILABLE = "Available"
     RESOLVED = "Resolved"
     METADATA_EXPIRING = "MetadataExpiring"
+    # A unit is where it should be, or not.
+    VALID = "Valid"
+    INVALID = "Invalid"
+    NAME_FREE = "NameFree"
+    NAME_TAKEN = "NameTaken"
+    INACTIVE = "Inactive"
+    PLACED = "Placed"
+    NO_PLACE = "NoPlace"
+    MOVING = "Moving"
+    STARTING = "Starting"
+    STOPPING = "Stopping"
+    UNIT_FAILED = "UnitFailed"
 
 
 class Cause(StrEnum):

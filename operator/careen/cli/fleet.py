@@ -12,8 +12,9 @@ from careen.api.meta import AGENT_LEASE_PREFIX, GROUP, LEADER_LEASE, SWITCH_CONF
 from careen.cli.target import CommandError
 from careen.core.assemble import Facts, Objects, find_silent, group_pods, read_switch
 from careen.core.decode import decode_core_node, decode_lock, decode_machine, decode_pod, decode_policy
+from careen.core.unitdocs import decode_unit
 from careen.kube.errors import NotFound
-from careen.kube.resources import CONFIGMAPS, CORE_NODES, LEASES, LOCKS, NODES, PODS, POLICIES, Resource
+from careen.kube.resources import CONFIGMAPS, CORE_NODES, LEASES, LOCKS, NODES, PODS, POLICIES, UNITS, Resource
 from careen.kube.session import Session
 from careen.kube.store import Store
 
@@ -48,8 +49,9 @@ async def read_objects(session: Session) -> Reading:
 
 async def read_facts(session: Session, reading: Reading, namespace: str) -> tuple[Objects, Facts]:
     """The reading with its pods, and what else a plan looks at but for releases: agents' silence, switch, leader."""
-    pods, leases, switch = await asyncio.gather(
+    pods, units, leases, switch = await asyncio.gather(
         list_all(session, PODS, query={"fieldSelector": LIVE_PODS}),
+        list_all(session, UNITS),
         list_all(session, LEASES, namespace),
         find(session, CONFIGMAPS, SWITCH_CONFIGMAP, namespace),
     )
@@ -65,6 +67,7 @@ async def read_facts(session: Session, reading: Reading, namespace: str) -> tupl
         found.policies,
         found.locks,
         group_pods(pod for pod in map(decode_pod, pods) if pod is not None),
+        {unit["metadata"]["name"]: decode_unit(unit) for unit in units},
     )
     facts = Facts(
         silent=find_silent(found.machines, renewals, server_now(session)),

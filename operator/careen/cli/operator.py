@@ -47,6 +47,15 @@ def run(
         float,
         typer.Option("--silence-seconds", min=1.0, help="Seconds after which an unchanged agent Lease is silent."),
     ] = 180.0,
+    unit_grace_seconds: Annotated[
+        float,
+        typer.Option(
+            "--unit-grace-seconds", min=0.0, help="Seconds that a machine may be silent before its units are moved."
+        ),
+    ] = 60.0,
+    unit_rebalance: Annotated[
+        int, typer.Option("--unit-rebalance", min=0, help="Units that may move at once only to even out the load.")
+    ] = 0,
     trust_root: TrustRoot = TRUST_ROOT,
     release_cache: ReleaseCache = None,
     resolve_seconds: Annotated[
@@ -94,6 +103,8 @@ def run(
         operator_node=operator_node,
         lease_seconds=lease_seconds,
         silence_seconds=silence_seconds,
+        unit_grace_seconds=unit_grace_seconds,
+        unit_rebalance=unit_rebalance,
         trust_root=trust_root,
         release_cache=release_cache or default_cache(),
         resolve_seconds=resolve_seconds,

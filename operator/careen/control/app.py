@@ -111,7 +111,7 @@ async def wait_for_kinds(session: Session) -> None:
     while True:
         try:
             found = {item["name"] for item in (await session.request("GET", path)).body.get("resources", ())}
-            if {"nodes", "updatepolicies", "rebootlocks"} <= found:
+            if {"nodes", "updatepolicies", "rebootlocks", "units"} <= found:
                 return
             why = f"{path} serves only {', '.join(sorted(found))}"
         except ApiError as error:

@@ -14,11 +14,13 @@ from careen.core.actions import (
     Explanation,
     RekeyNode,
     SetOrder,
+    SetUnits,
     Uncordon,
     WriteLock,
     WriteNote,
     WriteOutcome,
     WritePolicy,
+    WriteUnit,
 )
 
 logger = logging.getLogger(__name__)
@@ -46,6 +48,11 @@ def describe_decision(action: Action, told: Mapping[str, Explanation]) -> Fields
                 return None
             turns = {"reason": action.turns[0].reason, "why": "; ".join(turn.message for turn in action.turns)}
             return decided | {"policy": action.name} | turns
+        case WriteUnit():
+            return _describe_unit(decided, action)
+        case SetUnits():
+            held = [f"{each.name} {each.desired}" for each in action.holdings]
+            return decided | _name(action.name, told) | {"units": held}
         case WriteNote():
             note = action.note
             return (
@@ -64,6 +71,15 @@ def describe_decision(action: Action, told: Mapping[str, Explanation]) -> Fields
             return decided | _explain(action.node, told) | {"pod": f"{action.namespace}/{action.name}"}
         case Cordon() | Uncordon() | CreateNode() | DeleteNode() | RekeyNode():
             return decided | _explain(action.name, told)
+
+
+def _describe_unit(decided: Fields, action: WriteUnit) -> Fields | None:
+    """A decision where a unit runs; None for what only tells what machines report."""
+    if action.pace:
+        return None
+    places = [f"{place.node}{' (leaving)' if place.leaving else ''}" for place in action.state.placements or ()]
+    row = next(row for row in action.state.conditions if row[0] == "Placed")
+    return decided | {"unit": action.name, "places": places, "reason": row[2], "why": row[3]}
 
 
 def _name(machine: str, told: Mapping[str, Explanation]) -> Fields:

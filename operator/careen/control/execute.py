@@ -22,21 +22,25 @@ from careen.core.actions import (
     Evict,
     RekeyNode,
     SetOrder,
+    SetUnits,
     Turn,
     Uncordon,
     WriteLock,
     WriteNote,
     WriteOutcome,
     WritePolicy,
+    WriteUnit,
+    list_turns,
     target,
 )
 from careen.core.encode import encode_lock_status, encode_note, encode_order, encode_outcome, encode_policy_status
 from careen.core.pods import Refusal
+from careen.core.unitdocs import encode_holdings, encode_unit_status
 from careen.kube import write
 from careen.kube.errors import AlreadyExists, ApiError, Conflict, NotFound, TooManyRequests, Unreachable
 from careen.kube.events import Reporting, post_event
 from careen.kube.evict import AlreadyGone, Evicted, Refused, evict
-from careen.kube.resources import CORE_NODES, LOCKS, NODES, POLICIES, Resource
+from careen.kube.resources import CORE_NODES, LOCKS, NODES, POLICIES, UNITS, Resource
 from careen.kube.session import Session
 from careen.kube.store import Store
 from careen.observe import metrics
@@ -119,7 +123,7 @@ class Executor:
         """Start an action; its object is busy until it has ended."""
         where = target(action)
         assert where not in self._running, f"{where} has a write in flight"
-        if not isinstance(action, WriteNote | WritePolicy):
+        if not (isinstance(action, WriteNote | WritePolicy) or (isinstance(action, WriteUnit) and action.pace)):
             self._pressing.add(where)
             self._calm.clear()
         self._running[where] = asyncio.create_task(self._run(action, where), name=f"{type(action).__name__}-{where[1]}")
@@ -174,7 +178,7 @@ class Executor:
         if self._holds.get(where) is known:
             # Not one that the action itself has laid: then it asks for time.
             self._holds.pop(where, None)
-        for turn in _turns(action):
+        for turn in list_turns(action):
             self._post(turn)
         return "done"
 
@@ -190,6 +194,7 @@ class Executor:
             "CoreNode": world.cores,
             "UpdatePolicy": world.policies,
             "RebootLock": world.locks,
+            "Unit": world.units,
         }
         return stores.get(kind)
 
@@ -289,6 +294,20 @@ class Executor:
         ops = [{"op": "add", "path": "/status", "value": status}]
         return await self._patch(POLICIES, self._world.policies, action, ops, status=True)
 
+    async def write_unit(self, action: WriteUnit) -> bool:
+        """Replace a unit's status, and in it the decision where it runs."""
+        unit = self._world.units.objects.get(("", action.name))
+        if unit is None:
+            return False
+        status = encode_unit_status(unit, action.state, self._world.now())
+        ops = [{"op": "add", "path": "/status", "value": status}]
+        return await self._patch(UNITS, self._world.units, action, ops, status=True)
+
+    async def set_units(self, action: SetUnits) -> bool:
+        """Replace what a machine is to hold of units."""
+        ops = [{"op": "add", "path": "/spec/units", "value": encode_holdings(action.holdings)}]
+        return await self._patch(NODES, self._world.machines, action, ops)
+
     async def write_note(self, action: WriteNote) -> bool:
         """Say why a machine waits; fields of the agent are not touched."""
         machine = self._world.machines.objects.get(("", action.name))
@@ -356,16 +375,6 @@ class Executor:
         self.refusals = {uid: refusal for uid, refusal in self.refusals.items() if uid in pods}
 
 
-def _turns(action: Action) -> tuple[Turn, ...]:
-    match action:
-        case SetOrder() | WriteNote() | WriteOutcome():
-            return (action.turn,) if action.turn is not None else ()
-        case WriteLock() | WritePolicy():
-            return action.turns
-        case _:
-            return ()
-
-
 _DOERS: dict[type, Callable[[Executor, Any], Awaitable[bool]]] = {
     CreateNode: Executor.create_node,
     DeleteNode: Executor.delete_node,
@@ -378,4 +387,6 @@ _DOERS: dict[type, Callable[[Executor, Any], Awaitable[bool]]] = {
     WriteNote: Executor.write_note,
     WriteOutcome: Executor.write_outcome,
     WritePolicy: Executor.write_policy,
+    WriteUnit: Executor.write_unit,
+    SetUnits: Executor.set_units,
 }

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from careen.core.actions import Explanation, Plan
+from careen.core.holdings import Counts, Unit
 from careen.core.snapshot import Lock, Machine, Policy, Slot, Snapshot
 from careen.observe.fleet import Figures
 
@@ -28,6 +29,7 @@ def read_figures(sight: Sight, *, last_seen: Mapping[str, float] | None = None) 
     figures = _read_fleet(snapshot, plan)
     figures.update(_read_policies(snapshot.policies.values()))
     figures.update(_read_locks(snapshot.locks.values()))
+    figures.update(_read_units(snapshot.units.values()))
     figures["careen_drain_blocked_pods"] = dict(_count_blocked_pods(snapshot, plan.explanations))
     if last_seen is not None:
         figures.update(_read_nodes(snapshot, plan.explanations))
@@ -125,6 +127,19 @@ def _read_locks(locks: Iterable[Lock]) -> Figures:
     return figures
 
 
+def _read_units(units: Iterable[Unit]) -> Figures:
+    """By what is stored of them, so that figures say what conditions say."""
+    reasons: Counter[tuple[str, ...]] = Counter()
+    places: Counter[tuple[str, ...]] = Counter()
+    for unit in units:
+        placed = unit.conditions.get("Placed")
+        reasons[placed.reason if placed is not None else "Unknown",] += 1
+        if unit.state is not None and unit.state.counts is not None:
+            for state in Counts.__slots__:
+                places[state,] += getattr(unit.state.counts, state)
+    return {"careen_units": dict(reasons), "careen_unit_places": dict(places)}
+
+
 def _count_blocked_pods(snapshot: Snapshot, explanations: Iterable[Explanation]) -> Counter[tuple[str, ...]]:
     counts: Counter[tuple[str, ...]] = Counter()
     for name in (e.machine for e in explanations if e.state == "Draining"):
@@ -142,6 +157,7 @@ def _read_nodes(snapshot: Snapshot, explanations: Iterable[Explanation]) -> Figu
     tries: dict[tuple[str, ...], float] = {}
     rejected: dict[tuple[str, ...], float] = {}
     unsound: dict[tuple[str, ...], float] = {}
+    units: Counter[tuple[str, ...]] = Counter()
     for explanation in explanations:
         name, machine = explanation.machine, snapshot.machines[explanation.machine]
         inside = [slot.version if (slot := machine.slots.get(letter)) else None for letter in ("A", "B")]
@@ -155,6 +171,7 @@ def _read_nodes(snapshot: Snapshot, explanations: Iterable[Explanation]) -> Figu
         states[name, explanation.policy or "", explanation.state, explanation.reason] = 1
         tries.update({(name, letter): slot.tries for letter, slot in machine.slots.items()})
         rejected[name,] = sum(machine.retry <= retry for _, retry in machine.rejected)
+        units.update((name, holding.desired) for holding in machine.units.holdings.values())
         problem = find_problem(machine)
         if problem is not None:
             unsound[name, problem] = 1
@@ -164,4 +181,5 @@ def _read_nodes(snapshot: Snapshot, explanations: Iterable[Explanation]) -> Figu
         "careen_node_boot_tries_left": tries,
         "careen_node_rejected_releases": rejected,
         "careen_node_unsound": unsound,
+        "careen_node_units": dict(units),
     }

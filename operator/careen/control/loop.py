@@ -5,12 +5,14 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from typing import Any
 
-from careen.core.actions import Action, Plan, WriteNote, WritePolicy
+from careen.core.actions import Action, Plan, WriteNote, WritePolicy, WriteUnit
 from careen.core.decode import decode_lock
 from careen.core.plan import make_plan
 from careen.core.rollouts import needed_releases
+from careen.core.roster import Roster
 from careen.kube import write
 from careen.kube.errors import NotFound
 from careen.kube.resources import LOCKS
@@ -43,6 +45,8 @@ class Loop:
         self._book = book
         self._wake = wake
         self._policy_writes: dict[str, float] = {}
+        self._unit_writes: dict[str, float] = {}
+        self._roster = Roster()
         self._deferred: float | None = None
         self._notes_wait_since: float | None = None
         self._shown: tuple[set[str], set[str]] = (set(), set())
@@ -58,6 +62,7 @@ class Loop:
         self.planned_at = time.monotonic()
         self._world.forget_trials()
         self._stopwatch = Stopwatch()
+        self._roster = Roster()
         await self._world.wait_synced(FENCE_SECONDS * 10)
         await self._raise_fence(term, executor.may_write)
         await self._world.relist()
@@ -122,7 +127,8 @@ class Loop:
         snapshot = self._world.snapshot(term=term, busy=busy, refusals=executor.refusals, releases=self._book.known())
         self._book.want(needed_releases(snapshot))
         executor.forget_refusals({pod.uid for pods in snapshot.pods.values() for pod in pods})
-        plan = make_plan(snapshot, self._world.now())
+        plan = make_plan(snapshot, self._world.now(), self._roster)
+        self._unit_writes = {name: at for name, at in self._unit_writes.items() if name in snapshot.units}
         self.planned_at = time.monotonic()
         metrics.record_plan(self.planned_at - started)
         return Sight(snapshot, plan)
@@ -135,6 +141,11 @@ class Loop:
                 due = self._policy_writes.get(action.name, 0.0) + POLICY_WRITE_SECONDS
                 if action.urgent or now >= due:
                     self._policy_writes[action.name] = now
+                    return False
+            case WriteUnit():
+                due = self._unit_writes.get(action.name, -inf) + action.pace
+                if now >= due:
+                    self._unit_writes[action.name] = now
                     return False
             case WriteNote() if not is_timed(action):
                 if not executor.pressed:

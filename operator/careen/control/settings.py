@@ -36,6 +36,10 @@ class Settings:
     """Seconds for which a silent leader keeps standbys out; at least 1."""
     silence_seconds: float = SILENCE_SECONDS
     """Seconds without a change of its Lease after which an agent counts as silent."""
+    unit_grace_seconds: float = 60.0
+    """Seconds that a machine may be silent before its units are put elsewhere; at least 0."""
+    unit_rebalance: int = 0
+    """How many units may be on the move at once only to even out the load; 0 moves none."""
     trust_root: Path | None = None
     """File with the trusted root.json of the release repositories; None: no release can be checked."""
     release_cache: Path = field(default_factory=default_cache)

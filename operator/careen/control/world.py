@@ -10,12 +10,15 @@ from typing import Any
 from careen.api.meta import AGENT_LEASE_PREFIX, SWITCH_CONFIGMAP
 from careen.core.assemble import Facts, Objects, assemble, read_switch
 from careen.core.decode import decode_core_node, decode_lock, decode_machine, decode_pod, decode_policy
+from careen.core.holdings import Unit
 from careen.core.instants import parse_instant
+from careen.core.places import Rules
 from careen.core.pods import Pod, Refusal
 from careen.core.releases import Lookup, ReleaseKey
 from careen.core.silence import SilenceTracker
 from careen.core.snapshot import CoreNode, Lock, Machine, Policy, Snapshot
-from careen.kube.resources import CONFIGMAPS, CORE_NODES, LEASES, LOCKS, NODES, PODS, POLICIES
+from careen.core.unitdocs import decode_unit
+from careen.kube.resources import CONFIGMAPS, CORE_NODES, LEASES, LOCKS, NODES, PODS, POLICIES, UNITS
 from careen.kube.session import Session
 from careen.kube.store import Change, Store
 
@@ -49,6 +52,9 @@ class World:
         self._session = session
         self._wake = wake
         self.silence = SilenceTracker(settings.silence_seconds)
+        self._silent_since: dict[str, float] = {}
+        self._silent_live: float | None = None
+        self._rules = Rules(settings.unit_grace_seconds, settings.unit_rebalance)
         self._pods_by_node: dict[str, dict[str, Pod]] = {}
         self._verifying: dict[str, float] = {}
         self._verifying_live: float | None = None
@@ -59,6 +65,7 @@ class World:
         self.cores: Store[CoreNode] = store(CORE_NODES, decode=decode_core_node, on_change=self._core_changed)
         self.policies: Store[Policy] = store(POLICIES, decode=decode_policy, on_change=self._changed)
         self.locks: Store[Lock] = store(LOCKS, decode=decode_lock, on_change=self._changed)
+        self.units: Store[Unit] = store(UNITS, decode=decode_unit, on_change=self._changed)
         self.pods: Store[Pod] = store(PODS, decode=decode_pod, field_selector=LIVE_PODS, on_change=self._pod_changed)
         self.leases: Store[AgentLease] = store(
             LEASES, decode=decode_agent_lease, namespace=namespace, on_change=self._lease_changed
@@ -75,6 +82,7 @@ class World:
             self.cores,
             self.policies,
             self.locks,
+            self.units,
             self.pods,
             self.leases,
             self.switch,
@@ -126,11 +134,15 @@ class World:
             core_nodes={name: core for (_, name), core in self.cores.objects.items()},
             policies={name: policy for (_, name), policy in self.policies.objects.items()},
             locks={name: lock for (_, name), lock in self.locks.objects.items()},
+            units={name: unit for (_, name), unit in self.units.objects.items()},
             pods={node: tuple(pods.values()) for node, pods in self._pods_by_node.items() if pods},
         )
+        silent = self._silent(machines)
         facts = Facts(
             releases=releases,
-            silent=self._silent(machines),
+            silent=silent,
+            silent_since=self._track_silence(silent),
+            unit_rules=self._rules,
             refusals=refusals,
             verifying_since=self._track_trials(machines),
             busy=busy,
@@ -158,6 +170,18 @@ class World:
         silent = frozenset(name for name in machines if self.silence.is_silent(name, mono, since))
         self.silence.keep(silent)
         return silent
+
+    def _track_silence(self, silent: frozenset[str]) -> dict[str, float]:
+        """Since when each agent has been seen to be silent; anew after each gap of the watch, in which it may have
+        spoken: the grace period before its units are put elsewhere must have been looked at from end to end.
+        """
+        live = self.leases.live_since if self.leases.live else None
+        if live is None or live != self._silent_live:
+            self._silent_since.clear()
+            self._silent_live = live
+        now = self.now()
+        self._silent_since = {name: self._silent_since.get(name, now) for name in silent}
+        return dict(self._silent_since) if live is not None else {}
 
     def last_seen(self) -> dict[str, float]:
         """When each agent last renewed its Lease, by its own clock. May be called from any thread."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from .holdings import Holding, UnitState
 from .releases import Resolved
 from .snapshot import Holder, Note, Order, Rollout
 from .wishes import Outcome
@@ -12,7 +13,7 @@ class Turn:
     """A turning point that people should see as a Kubernetes Event, posted when the action has succeeded."""
 
     kind: str
-    """Node or UpdatePolicy."""
+    """Node, UpdatePolicy or Unit."""
     name: str
     uid: str
     reason: str
@@ -160,6 +161,29 @@ class WritePolicy:
     turns: tuple[Turn, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class WriteUnit:
+    """Replace a unit's status, the decision where it runs among it; precondition: uid and resourceVersion."""
+
+    name: str
+    uid: str
+    resource_version: str
+    state: UnitState
+    pace: float = 0.0
+    """Least seconds since the last write of this unit's status; 0 where machines wait for it."""
+    turns: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SetUnits:
+    """Replace what a machine is to hold of units (Node.spec.units); precondition: uid and resourceVersion."""
+
+    name: str
+    uid: str
+    resource_version: str
+    holdings: tuple[Holding, ...]
+
+
 Action = (
     CreateNode
     | DeleteNode
@@ -172,6 +196,8 @@ Action = (
     | WriteNote
     | WriteOutcome
     | WritePolicy
+    | WriteUnit
+    | SetUnits
 )
 
 
@@ -186,8 +212,21 @@ def target(action: Action) -> tuple[str, str]:
             return "Pod", action.uid
         case WritePolicy():
             return "UpdatePolicy", action.name
+        case WriteUnit():
+            return "Unit", action.name
         case _:
             return "Node", action.name
+
+
+def list_turns(action: Action) -> tuple[Turn, ...]:
+    """What people should see when the action has succeeded."""
+    match action:
+        case SetOrder() | WriteNote() | WriteOutcome():
+            return (action.turn,) if action.turn is not None else ()
+        case WriteLock() | WritePolicy() | WriteUnit():
+            return action.turns
+        case _:
+            return ()
 
 
 @dataclass(frozen=True, slots=True)

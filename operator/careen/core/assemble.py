@@ -6,7 +6,9 @@ from typing import Any
 
 from careen.api.meta import SWITCH_KEY
 
+from .holdings import Unit
 from .instants import parse_instant
+from .places import NO_RULES, Rules
 from .pods import Pod, Refusal
 from .releases import Lookup, ReleaseKey
 from .silence import SILENCE_SECONDS
@@ -23,6 +25,7 @@ class Objects:
     locks: Mapping[str, Lock] = field(default_factory=dict)
     pods: Mapping[str, tuple[Pod, ...]] = field(default_factory=dict)
     """Pods that a drain has to move, by the name of their node."""
+    units: Mapping[str, Unit] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,8 @@ class Facts:
 
     releases: Mapping[ReleaseKey, Lookup] = field(default_factory=dict)
     silent: Set[str] = frozenset()
+    silent_since: Mapping[str, float] = field(default_factory=dict)
+    unit_rules: Rules = NO_RULES
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
     verifying_since: Mapping[str, float] = field(default_factory=dict)
     busy: Set[tuple[str, str]] = frozenset()
@@ -48,8 +53,11 @@ def assemble(objects: Objects, facts: Facts) -> Snapshot:
         pods=objects.pods,
         policies=objects.policies,
         locks=objects.locks,
+        units=objects.units,
         releases=facts.releases,
         silent=frozenset(facts.silent),
+        silent_since=facts.silent_since,
+        unit_rules=facts.unit_rules,
         refusals=facts.refusals,
         verifying_since=facts.verifying_since,
         busy=frozenset(facts.busy),

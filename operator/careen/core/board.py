@@ -62,6 +62,11 @@ class Board:
         unit = self.units.get(name)
         return unit.requirements if unit is not None else NOTHING
 
+    def is_pinned(self, name: str) -> bool:
+        """Whether a unit stays where it is, whatever happens."""
+        unit = self.units.get(name)
+        return unit is not None and unit.pinned
+
     def claims(self, name: str) -> tuple[tuple[str, Pattern], ...]:
         """The patterns that a unit holds, each with what it claims by it."""
         return self._claims.get(name, ())

@@ -1,24 +1,14 @@
 """How many machines may be unavailable at once: by policy, by topology domain, and for the control plane."""
 
-from dataclasses import dataclass
-
 from careen.api.reasons import Reason
 
 from .fleet import Fleet, explain_unavailable
+from .refusal import Refusal
 from .selectors import matches
 from .snapshot import Machine, Policy
 
 CAPACITY = frozenset({Reason.BUDGET_SPENT, Reason.TOPOLOGY_BUDGET_SPENT, Reason.CONTROL_PLANE_BUDGET, Reason.LOCK_FULL})
 """Reasons that come and go with every hand-over: one state for all of them, so that they cost no status writes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A gate's no: a reason, a sentence, and when time alone may change it."""
-
-    reason: Reason
-    message: str
-    until: float | None = None
 
 
 def resolve_limit(limit: int | str, total: int) -> int:

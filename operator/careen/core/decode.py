@@ -10,11 +10,11 @@ from typing import Any
 
 from careen.api.meta import CORDONED_ANNOTATION, RESUME_ANNOTATION
 
+from .conditions import decode_conditions
 from .instants import parse_instant
 from .pods import Pod
 from .releases import NO_RELEASE, Release, Resolved
 from .snapshot import (
-    Condition,
     CoreNode,
     Failure,
     Holder,
@@ -30,6 +30,7 @@ from .snapshot import (
     Terms,
     Wave,
 )
+from .unitdocs import decode_machine_units
 from .wishes import Outcome, Request
 
 Document = Mapping[str, Any]
@@ -114,7 +115,8 @@ def decode_machine(obj: Document) -> Machine:
         step=_decode_step(status.get("step") or {}),
         rejected=tuple((entry["digest"], entry.get("retry", 0)) for entry in status.get("rejected") or ()),
         note=_decode_note(status.get("orchestration")),
-        conditions=_decode_conditions(status),
+        units=decode_machine_units(spec, status),
+        conditions=decode_conditions(status),
     )
 
 
@@ -225,7 +227,7 @@ def decode_lock(obj: Document) -> Lock:
             )
             for entry in status.get("holders") or ()
         ),
-        conditions=_decode_conditions(status),
+        conditions=decode_conditions(status),
     )
 
 
@@ -268,7 +270,7 @@ def decode_policy(obj: Document) -> Policy:
         resolved=_decode_resolved(status["release"]) if status.get("release") else None,
         rollout=_decode_rollout(status["rollout"], meta["uid"]) if status.get("rollout") else None,
         observed_generation=status.get("observedGeneration") or 0,
-        conditions=_decode_conditions(status),
+        conditions=decode_conditions(status),
         counts=status.get("counts") or {},
     )
 
@@ -333,19 +335,4 @@ def _decode_rollout(rollout: Document, policy_uid: str) -> Rollout:
         forgiven=rollout.get("forgiven", 0),
         halted_at=parse_instant(rollout.get("haltedAt")),
         policy_uid=policy_uid,
-    )
-
-
-def _decode_conditions(status: Document) -> dict[str, Condition]:
-    return {condition["type"]: _decode_condition(condition) for condition in status.get("conditions") or ()}
-
-
-def _decode_condition(condition: Document) -> Condition:
-    return Condition(
-        type=condition["type"],
-        status=condition["status"],
-        reason=condition.get("reason") or "",
-        message=condition.get("message") or "",
-        since=parse_instant(condition.get("lastTransitionTime")) or 0.0,
-        generation=condition.get("observedGeneration") or 0,
     )

@@ -1,14 +1,14 @@
 """What a plan decided into the documents that the API server takes: the inverse of decode, field by field."""
 
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from careen.api.reasons import Reason
 
 from .actions import PolicyState, WriteLock, WriteNote, WriteOutcome
+from .conditions import encode_conditions
 from .instants import format_instant
 from .releases import Release, Resolved
-from .snapshot import Condition, Holder, Lock, Machine, Order, Policy, Rollout
+from .snapshot import Holder, Lock, Machine, Order, Policy, Rollout
 
 
 def encode_order(order: Order) -> dict[str, Any]:
@@ -96,25 +96,8 @@ def encode_lock_status(lock: Lock, write: WriteLock, now: float) -> dict[str, An
         "term": write.term,
         "available": available,
         "holders": [encode_holder(holder) for holder in write.holders],
-        "conditions": _encode_conditions(rows, lock.conditions, write.generation, now),
+        "conditions": encode_conditions(rows, lock.conditions, write.generation, now),
     }
-
-
-def _encode_conditions(
-    rows: Iterable[tuple[str, bool, str, str]], known: Mapping[str, Condition], generation: int, now: float
-) -> list[dict[str, Any]]:
-    """Conditions from (type, holds, reason, message); one keeps its time while its status stays the same."""
-    return [
-        {
-            "type": name,
-            "status": "True" if holds else "False",
-            "observedGeneration": generation,
-            "lastTransitionTime": format_instant(_since(known.get(name), holds, now)),
-            "reason": reason,
-            "message": message,
-        }
-        for name, holds, reason, message in rows
-    ]
 
 
 def encode_note(machine: Machine, write: WriteNote, now: float) -> dict[str, Any]:
@@ -137,7 +120,7 @@ def encode_note(machine: Machine, write: WriteNote, now: float) -> dict[str, Any
     return {
         "observedGeneration": write.generation,
         "orchestration": orchestration,
-        "conditions": _encode_conditions(rows, machine.conditions, write.generation, now),
+        "conditions": encode_conditions(rows, machine.conditions, write.generation, now),
     }
 
 
@@ -205,14 +188,10 @@ def encode_policy_status(policy: Policy, state: PolicyState, now: float) -> dict
         "observedGeneration": state.generation,
         "counts": counts,
         "summary": f"{counts.get('updated', 0)}/{counts.get('selected', 0)}",
-        "conditions": _encode_conditions(rows, policy.conditions, state.generation, now),
+        "conditions": encode_conditions(rows, policy.conditions, state.generation, now),
     }
     if state.resolved is not None:
         body["release"] = _encode_resolved(state.resolved)
     if state.rollout is not None:
         body["rollout"] = encode_rollout(state.rollout)
     return body
-
-
-def _since(known: Condition | None, holds: bool, now: float) -> float:
-    return known.since if known is not None and known.status == str(holds) else now

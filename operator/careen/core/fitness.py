@@ -5,6 +5,8 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from operator import itemgetter
 from typing import NamedTuple
 
+from careen.api.held import MOST_UNITS
+
 from .board import Board
 from .patterns import AVOID, CONFLICT, REPLACE
 from .places import STANDING, NoPlace, group_of
@@ -50,6 +52,9 @@ def _explain_closed(board: Board, name: str, machine: str) -> Fault | None:
 
 def _explain_machine(board: Board, name: str, machine: str, beside: Container[str]) -> Fault | None:
     wanted, target = board.asks(name), board.targets[machine]
+    if board.is_pinned(name):
+        there = board.places.get(name, {}).get(machine) in STANDING
+        return None if there else Fault(ID, "it can't be understood, so it stays where it is")
     if wanted.machine_id is not None and machine not in board.find_by_id(wanted.machine_id):
         return Fault(ID, f"MachineID is not {wanted.machine_id}")
     for key, values in wanted.machine_metadata:
@@ -83,6 +88,8 @@ def _conflict(board: Board, name: str, other: str) -> bool:
 
 
 def _explain_room(board: Board, name: str, machine: str, stands: bool) -> Fault | None:
+    if not stands and len(board.seats[machine]) >= MOST_UNITS:
+        return Fault(CAPACITY, f"{MOST_UNITS} units there, which is the most that a Node can name")
     limit = board.limit_of(name)
     if limit is not None:
         others = _count_group(board, name, machine, limit[0], stands)
@@ -168,6 +175,8 @@ def list_able(board: Board, name: str) -> Iterator[str]:
 
 def _narrow(board: Board, name: str) -> set[str] | None:
     """Machines that are the right ones for what was asked of machines; None for all."""
+    if board.is_pinned(name):
+        return set()
     wanted = board.asks(name)
     pools: list[set[str]] = []
     if wanted.machine_id is not None:

@@ -3,7 +3,20 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from .actions import Action, Cordon, DeleteNode, Evict, Explanation, Plan, SetOrder, Uncordon, WriteLock, WritePolicy
+from .actions import (
+    Action,
+    Cordon,
+    DeleteNode,
+    Evict,
+    Explanation,
+    Plan,
+    SetOrder,
+    SetUnits,
+    Uncordon,
+    WriteLock,
+    WritePolicy,
+)
+from .budgets import name_some
 from .fleet import Fleet, survey
 from .plan import make_plan
 from .releases import Fault
@@ -148,6 +161,10 @@ def _read_action(action: Action) -> Iterator[Foreseen]:
             yield Foreseen("uncordon", action.name, "is made schedulable" if action.schedulable else "loses our mark")
         case Evict():
             yield Foreseen("evict", action.node, f"pod {action.namespace}/{action.name} is evicted")
+        case SetUnits():
+            left = [each.name for each in action.holdings if not each.kept]
+            sentence = f"is to hold {len(action.holdings) - len(left)} units"
+            yield Foreseen("units", action.name, f"{sentence}, and to give up {name_some(left)}" if left else sentence)
         case DeleteNode():
             yield Foreseen("forget", action.name, "is gone: its careen Node is deleted")
         case _:

@@ -8,8 +8,10 @@ from careen.api.meta import PROTOCOL
 from careen.api.reasons import Cause, Reason
 from careen.release.versions import compare_versions
 
-from .budgets import Budgets, Refusal
+from .budgets import Budgets
 from .fleet import Fleet, speaks_protocol
+from .movement import STILL, Movement
+from .refusal import Refusal
 from .releases import Release
 from .rollouts import Progress, count_failures, has_failed, refuse_wave
 from .semaphore import Refused, acquire
@@ -30,6 +32,9 @@ class Candidate:
     lock: Lock | None = None
     """That lock with all grants of this plan in it."""
     budgets: Budgets | None = None
+    units: Movement = STILL
+    granted: tuple[str, ...] = ()
+    """Machines that this plan has granted a lock to already: they are left, too."""
 
 
 Gate = Callable[[Candidate], Refusal | None]
@@ -224,6 +229,18 @@ def check_deadman(candidate: Candidate) -> Refusal | None:
     return None
 
 
+def check_units(candidate: Candidate) -> Refusal | None:
+    """A machine that is being left must have no unit that can go nowhere else."""
+    return candidate.units.blocked.get(candidate.machine.name) if candidate.machine.phase != "Verifying" else None
+
+
+def check_movable(candidate: Candidate) -> Refusal | None:
+    """Asked last, for it is the costliest question: could all units that must leave the machine go elsewhere?"""
+    if candidate.machine.phase == "Verifying":
+        return None  # The machine runs its trial already; nothing goes down any more.
+    return candidate.units.ask(candidate.machine.name, candidate.granted)
+
+
 HOLD_GATES: tuple[Gate, ...] = (
     check_conflict,
     check_switch,
@@ -238,14 +255,14 @@ HOLD_GATES: tuple[Gate, ...] = (
     check_wave,
 )
 """What must hold to start."""
-HELD_GATES: tuple[Gate, ...] = (*HOLD_GATES, check_deadman)
+HELD_GATES: tuple[Gate, ...] = (*HOLD_GATES, check_deadman, check_units)
 """What must hold to go on as a holder that is not activated yet: a no gives the lock back."""
 STAGE_GATES: tuple[Gate, ...] = (*HOLD_GATES, check_drain_pause)
-ACTIVATE_GATES: tuple[Gate, ...] = (*HELD_GATES, check_drain_pause, check_budgets, check_free)
-REQUEST_GATES: tuple[Gate, ...] = (check_conflict, check_switch, check_paused, check_agent, check_lock)
+ACTIVATE_GATES: tuple[Gate, ...] = (*HELD_GATES, check_drain_pause, check_budgets, check_free, check_movable)
+REQUEST_GATES: tuple[Gate, ...] = (check_conflict, check_switch, check_paused, check_agent, check_lock, check_units)
 """What must hold for a reboot or a reset to start, and to go on as a holder: nothing that is about a release."""
 REQUEST_STAGE_GATES: tuple[Gate, ...] = (*REQUEST_GATES, check_drain_pause)
-REQUEST_ACTIVATE_GATES: tuple[Gate, ...] = (*REQUEST_STAGE_GATES, check_budgets, check_free)
+REQUEST_ACTIVATE_GATES: tuple[Gate, ...] = (*REQUEST_STAGE_GATES, check_budgets, check_free, check_movable)
 
 
 def first_refusal(gates: Sequence[Gate], candidate: Candidate) -> Refusal | None:

@@ -8,8 +8,8 @@ from careen.api.reasons import Reason
 
 from .actions import Explanation, Turn, WriteNote
 from .budgets import CAPACITY
+from .drains import drain_started
 from .locks import LockDraft
-from .orders import drain_started
 from .rollouts import LOCK_WRITING, LOOKING_UP, RECORDING
 from .snapshot import Machine, Note
 from .view import Look, View

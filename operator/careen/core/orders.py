@@ -8,18 +8,18 @@ from dataclasses import replace
 
 from careen.api.reasons import LOST, Cause, Reason
 
-from .actions import Cordon, DeleteNode, Evict, RekeyNode, SetOrder, Turn, Uncordon
+from .aborts import abort
+from .actions import DeleteNode, RekeyNode, SetOrder, Uncordon
+from .drains import drain
 from .gates import HELD_GATES, REQUEST_GATES, Candidate, first_refusal
 from .releases import Release
 from .requests import explain_request, policy_behind, progress_behind, request_order_id, store_outcome
-from .snapshot import ON_TRIAL, TERMINAL, CoreNode, Holder, Machine, Order, Policy, Rollout, Terms
+from .snapshot import ON_TRIAL, TERMINAL, UNKNOWN, CoreNode, Machine, Order, Policy, Rollout, Terms
 from .view import Look, View, explain
 from .waves import order_id
 
 UNKNOWN_RELEASE = Release("unknown:", "unknown", "sha256:" + "0" * 64, 1, "unknown")
 """Stands in an Abort for an order whose release nobody remembers; the agent undoes from its own journal."""
-UNKNOWN = "unknown"
-"""Policy and rollout of such an order."""
 MOST_ATTEMPTS = 1024
 """How far a lost order's attempt is searched for when its Node was made again."""
 
@@ -89,34 +89,35 @@ def _prepare(view: View, machine: Machine, core: CoreNode, order: Order) -> Look
     own = view.fleet.own_holder(machine)
     held = own is not None and own[1].order == order.id
     if machine.abort == order.id:
-        return _abort(machine, order, Cause.PEOPLE, Reason.PAUSED, "aborted by people")
+        return abort(machine, order, Cause.PEOPLE, Reason.PAUSED, "aborted by people")
     if policy is None or not view.selects(policy, machine):
-        return _abort(machine, order, Cause.WITHDRAWN, Reason.NO_POLICY, "its policy no longer selects it")
+        return abort(machine, order, Cause.WITHDRAWN, Reason.NO_POLICY, "its policy no longer selects it")
     progress = view.progress[policy.name]
     if progress.rollout is not None and progress.rollout.id != order.rollout:
-        return _abort(machine, order, Cause.WITHDRAWN, Reason.ROLLING_OUT, "another release has been asked for")
+        return abort(machine, order, Cause.WITHDRAWN, Reason.ROLLING_OUT, "another release has been asked for")
     at_rest = machine.phase in ("Staged", "Verifying")
     if progress.rollout is not None and not at_rest and _address(progress.rollout.release, policy) != order.release:
         # The same digest from another place: an order is fixed, so only another one reaches the new place.
-        return _abort(machine, order, Cause.WITHDRAWN, Reason.ROLLING_OUT, "the release is to come from another place")
+        return abort(machine, order, Cause.WITHDRAWN, Reason.ROLLING_OUT, "the release is to come from another place")
     if held and not at_rest and machine.owns_step:
         # The slot was staged at the grant and is not any more. Drained and waiting it would block everybody.
         message = machine.step.error_message or f"{order.release.version} is no longer staged"
-        return _abort(machine, order, Cause.WITHDRAWN, Reason.STAGING_FAILED, message)
+        return abort(machine, order, Cause.WITHDRAWN, Reason.STAGING_FAILED, message)
     if held and own is not None:
         lock = view.snapshot.locks.get(order.terms.lock)
         refusal = first_refusal(
-            HELD_GATES, Candidate(view.fleet, machine, policy, progress, view.now, order.terms.lock, lock)
+            HELD_GATES,
+            Candidate(view.fleet, machine, policy, progress, view.now, order.terms.lock, lock, units=view.units),
         )
         if refusal is not None:
-            return _abort(machine, order, Cause.WITHDRAWN, refusal.reason, refusal.message)
-        return _drain(view, machine, core, order, own[1])
+            return abort(machine, order, Cause.WITHDRAWN, refusal.reason, refusal.message)
+        return drain(view, machine, core, order, own[1])
     if machine.wanted is not None and machine.phase != "Verifying":
         # Not binding yet: what is staged stays on the disk, and is found there by the next order.
         return Look(explain(machine, policy.name, "Waiting", *explain_request(machine.wanted)), wants="request")
     if order.terms.allow_no_deadman != policy.terms.allow_no_deadman:
         message = "boot.allowNoDeadman of its policy has changed"
-        return _abort(machine, order, Cause.WITHDRAWN, Reason.NO_DEADMAN, message)
+        return abort(machine, order, Cause.WITHDRAWN, Reason.NO_DEADMAN, message)
     if machine.phase == "Staged":
         message = f"{order.release.version} is staged"
         return Look(explain(machine, policy.name, "Waiting", Reason.STAGING, message), wants="activate")
@@ -136,83 +137,31 @@ def _prepare_request(view: View, machine: Machine, core: CoreNode, order: Order)
     assert order.request is not None
     own = view.fleet.own_holder(machine)
     if machine.abort == order.id:
-        return _abort(machine, order, Cause.PEOPLE, Reason.REQUESTED, "aborted by people")
+        return abort(machine, order, Cause.PEOPLE, Reason.REQUESTED, "aborted by people")
     if machine.request != order.request:
-        return _abort(machine, order, Cause.WITHDRAWN, Reason.REQUESTED, "it is no longer asked for")
+        return abort(machine, order, Cause.WITHDRAWN, Reason.REQUESTED, "it is no longer asked for")
     if own is not None and own[1].order == order.id:
         if machine.owns_step and machine.phase != "Staged":
             message = machine.step.error_message or "the agent is no longer ready for it"
-            return _abort(machine, order, Cause.WITHDRAWN, Reason.REQUESTED, message)
+            return abort(machine, order, Cause.WITHDRAWN, Reason.REQUESTED, message)
         policy, lock = policy_behind(view, machine), view.snapshot.locks.get(order.terms.lock)
         progress = progress_behind(view, policy)
-        candidate = Candidate(view.fleet, machine, policy, progress, view.now, order.terms.lock, lock)
+        lock_name = order.terms.lock
+        candidate = Candidate(view.fleet, machine, policy, progress, view.now, lock_name, lock, units=view.units)
         refusal = first_refusal(REQUEST_GATES, candidate)
         if refusal is not None:
-            return _abort(machine, order, Cause.WITHDRAWN, refusal.reason, refusal.message)
-        return _drain(view, machine, core, order, own[1])
+            return abort(machine, order, Cause.WITHDRAWN, refusal.reason, refusal.message)
+        return drain(view, machine, core, order, own[1])
     reason, message = explain_request(order.request)
     if machine.phase == "Staged":
         return Look(explain(machine, order.policy or None, "Waiting", reason, message), wants="activate")
     return Look(explain(machine, order.policy or None, "Waiting", reason, f"{message}; the agent has not taken it up"))
 
 
-def _drain(view: View, machine: Machine, core: CoreNode, order: Order, holder: Holder) -> Look:
-    """The lock is held: cordon, move the pods away, then order Activate."""
-    look = Look(explain(machine, order.policy, "Draining", Reason.DRAINING, "the core Node is being cordoned"))
-    if core.cordoned_for is not None and core.cordoned_for != order.id:
-        return look  # The sweep takes the stranger's mark off first.
-    if core.cordoned_for is None and not core.unschedulable:
-        return replace(look, actions=(Cordon(core.name, core.uid, core.resource_version, order.id),))
-    if not core.unschedulable:
-        return look  # A person uncordoned it: the sweep drops our mark, and the next plan cordons again.
-    pods = view.snapshot.pods.get(machine.name, ())
-    if pods:
-        return _move_pods(view, machine, order, holder)
-    if machine.phase not in ("Staged", "Verifying"):
-        return look
-    before = machine.boot_id if machine.phase == "Staged" else UNKNOWN
-    source = order.rollout if order.request is None else order.request.id
-    turn = Turn("Node", machine.name, machine.uid, "Activating", f"{order.deed} ({source})")
-    activate = replace(order, goal="Activate", from_boot_id=before)
-    return replace(look, actions=(SetOrder(machine.name, machine.uid, machine.resource_version, activate, turn),))
-
-
-def drain_started(machine: Machine, holder: Holder) -> float | None:
-    """When the drain under this very hold began; a note from before the grant is of an earlier drain."""
-    note = machine.note
-    return note.since if note is not None and note.state == "Draining" and note.since >= holder.since else None
-
-
-def _move_pods(view: View, machine: Machine, order: Order, holder: Holder) -> Look:
-    pods = view.snapshot.pods[machine.name]
-    started = drain_started(machine, holder)
-    refused = [(pod, refusal) for pod in pods if (refusal := view.snapshot.refusals.get(pod.uid)) is not None]
-    names = ", ".join(f"{pod.namespace}/{pod.name}" for pod in pods[:3])
-    if refused:
-        pod, refusal = refused[0]
-        reason, message = Reason.DISRUPTION_BUDGET, f"pod {pod.namespace}/{pod.name} stays: {refusal.message}"
-    else:
-        reason, message = Reason.DRAINING, f"{len(pods)} pods have to leave: {names}"
-    deadline = None if started is None else started + order.terms.drain_timeout_seconds
-    if deadline is not None and view.now >= deadline:
-        timeout = f"the drain did not end in {order.terms.drain_timeout_seconds} s; {message}"
-        return _abort(machine, order, Cause.WITHDRAWN, Reason.DRAIN_TIMEOUT, timeout)
-    evictions = tuple(
-        Evict(pod.namespace, pod.name, pod.uid, pod.node)
-        for pod in pods
-        if not pod.deleting
-        and (pod.uid not in view.snapshot.refusals or view.snapshot.refusals[pod.uid].not_before <= view.now)
-    )
-    wakes = [refusal.not_before for _, refusal in refused if refusal.not_before > view.now]
-    wakes += [deadline] if deadline is not None else []
-    look = Look(explain(machine, order.policy, "Draining", reason, message, until=deadline), evictions)
-    return replace(look, wake_at=min(wakes, default=None))
-
-
 def _watch_trial(view: View, machine: Machine, core: CoreNode, order: Order) -> Look:
     """Activate was ordered: commit when all gates have passed for long enough, abort when they do not in time."""
     if machine.abort == order.id and order.goal != "Abort":
-        return _abort(machine, order, Cause.PEOPLE, Reason.PAUSED, "aborted by people")
+        return abort(machine, order, Cause.PEOPLE, Reason.PAUSED, "aborted by people")
     if order.goal == "Abort":
         message = f"goes back: {order.cause}"
         return Look(explain(machine, order.policy, "Activating", Reason.GIVING_BACK, message))
@@ -220,7 +169,7 @@ def _watch_trial(view: View, machine: Machine, core: CoreNode, order: Order) -> 
     if silent and machine.phase not in ON_TRIAL and order.goal == "Activate":
         # No Activating was accepted, and after this write none can be: the lock need not wait for a dead machine.
         message = "the agent fell silent before it took the order to boot"
-        return _abort(machine, order, Cause.WITHDRAWN, Reason.AGENT_SILENT, message)
+        return abort(machine, order, Cause.WITHDRAWN, Reason.AGENT_SILENT, message)
     if silent and machine.phase != "Verifying":
         message = f"has not come back since it was told to boot {order.release.version}; its agent is silent"
         if order.request is not None:
@@ -252,7 +201,7 @@ def _judge_trial(view: View, machine: Machine, core: CoreNode, order: Order) -> 
     deadline = None if since is None else since + order.terms.verify_timeout_seconds
     if deadline is not None and view.now >= deadline:
         late = f"not healthy within {order.terms.verify_timeout_seconds} s of the boot: {blocker}"
-        return _abort(machine, order, Cause.GATE_FAILED, Reason.VERIFYING, late)
+        return abort(machine, order, Cause.GATE_FAILED, Reason.VERIFYING, late)
     return Look(
         explain(machine, order.policy, "Verifying", Reason.VERIFYING, blocker, until=deadline), wake_at=deadline
     )
@@ -279,16 +228,6 @@ def find_blocker(view: View, machine: Machine, core: CoreNode) -> str | None:
     if not core.ready:
         return "the core Node is not Ready"
     return None
-
-
-def _abort(machine: Machine, order: Order, cause: Cause, reason: Reason, message: str) -> Look:
-    turn = None
-    if order.from_boot_id is not None:
-        reason_word = "GoingBack" if order.request is None else "CallingOff"
-        turn = Turn("Node", machine.name, machine.uid, reason_word, f"{order.subject}: {message}", warning=True)
-    abort = replace(order, goal="Abort", cause=str(cause))
-    action = SetOrder(machine.name, machine.uid, machine.resource_version, abort, turn)
-    return Look(explain(machine, order.policy, "Waiting", reason, message), (action,))
 
 
 def give_order(machine: Machine, core: CoreNode, policy: Policy, rollout: Rollout) -> SetOrder | str:

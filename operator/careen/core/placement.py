@@ -13,13 +13,12 @@ unit that others must be beside goes where they can go too.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from math import inf
 
 from .board import Board
-from .budgets import Refusal
-from .places import STANDING, Decision, Place, Placements, Role, Rules, Target, UnitSpec
+from .places import NO_RULES, STANDING, Decision, Place, Placements, Role, Rules, Target, UnitSpec
+from .refusal import Refusal
 from .seating import Seating
-
-NO_RULES = Rules()
 
 
 def place(
@@ -65,7 +64,7 @@ class Placer:
         seating.run(self._list_dirty())
         decisions = self._decide()
         silent = (t.silent_since for t in machines.values() if t.silent_since is not None)
-        ends = [since + rules.grace_seconds for since in silent]
+        ends = [since + rules.grace_seconds for since in silent if since < inf]
         placements = Placements(
             decisions=decisions,
             refusals=dict(sorted(seating.refusals.items())),
@@ -93,6 +92,14 @@ class Placer:
         """
         asked = {name: replace(machines[name], leaving=True) for name in leaving}
         return self.place(units, {**machines, **asked}, current, now, rules).blocked
+
+    def roles_of(self, unit: str) -> Mapping[str, Role]:
+        """Where a unit is to be, by machine, as `place` has just decided."""
+        return self._board.places.get(unit, {})
+
+    def seats_on(self, machine: str) -> Mapping[str, Role]:
+        """Who is to be on a machine, by unit, as `place` has just decided."""
+        return self._board.seats.get(machine, {})
 
     def _take_machines(self, machines: Mapping[str, Target]) -> bool:
         """Whether a machine has come that was not there."""

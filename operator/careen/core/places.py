@@ -17,7 +17,7 @@ from enum import StrEnum
 from careen.api.requirements import Requirements
 from careen.units.names import split_name
 
-from .budgets import Refusal
+from .refusal import Refusal
 
 
 class Role(StrEnum):
@@ -59,6 +59,8 @@ class UnitSpec:
     """inactive, loaded or launched."""
     on_silence: str = "Replace"
     """Replace or Keep: whether it is put elsewhere when its machine has been silent for the grace period."""
+    pinned: bool = False
+    """It stays where it is, and comes nowhere else: what it asks for can't be understood."""
 
     @property
     def placeable(self) -> bool:
@@ -76,7 +78,7 @@ class Target:
     capacity: int | None = None
     """The most weight that it takes; None for any."""
     silent_since: float | None = None
-    """Since when its agent has been silent; None while it talks."""
+    """Since when its agent has been silent; None while it talks; infinite where nothing is known of it yet."""
     leaving: bool = False
     """Whether it is about to be activated: it takes nothing new, and what can move moves away."""
 
@@ -96,6 +98,9 @@ class Rules:
     """How long a machine may be silent before its units are put elsewhere."""
     rebalance_budget: int = 0
     """How many units may be on the move at once only to even out the load; 0 moves none."""
+
+
+NO_RULES = Rules()
 
 
 @dataclass(frozen=True, slots=True)

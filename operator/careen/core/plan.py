@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from careen.api.reasons import Reason
 
 from .actions import Action, CreateNode, Explanation, Plan, WriteNote, target
-from .budgets import Budgets, Refusal
+from .budgets import Budgets
 from .fleet import survey
 from .gates import (
     ACTIVATE_GATES,
@@ -20,9 +20,11 @@ from .locks import LockDraft, draft_locks
 from .marks import sweep_marks
 from .notes import STUCK, list_holders, write_note
 from .orders import advance, give_order
+from .refusal import Refusal
 from .requests import give_request, policy_behind, progress_behind
 from .resolution import next_warning
 from .rollouts import LOCK_WRITING, RECORDING, Progress, assess
+from .roster import Roster
 from .selectors import matches
 from .snapshot import Holder, Machine, Policy, Snapshot
 from .statuses import is_waiting, write_policy
@@ -42,6 +44,8 @@ class Draft:
     """The only lock that may grant in this plan, because its freed places are counted as free; None: any."""
     actions: list[Action] = field(default_factory=list)
     wakes: list[float] = field(default_factory=list)
+    granted: list[str] = field(default_factory=list)
+    """Machines that this plan grants a lock to."""
 
     def explain(self, name: str, explanation: Explanation) -> None:
         """Replace what is said of a machine."""
@@ -58,11 +62,14 @@ class Draft:
             self.wakes.append(refusal.until)
 
 
-def make_plan(snapshot: Snapshot, now: float) -> Plan:
-    """Decide. Pure: the same snapshot and instant give the same plan."""
+def make_plan(snapshot: Snapshot, now: float, roster: Roster | None = None) -> Plan:
+    """Decide. Pure: the same snapshot and instant give the same plan, with whatever roster: one that is kept from plan
+    to plan only need not look again at units that are as they were.
+    """
     fleet = survey(snapshot)
+    units = (roster or Roster()).look(fleet, now)
     progress = {name: assess(fleet, policy, now) for name, policy in snapshot.policies.items()}
-    view = View(fleet, progress, now)
+    view = View(fleet, progress, now, units.movement)
     looks = {name: advance(view, machine) for name, machine in sorted(snapshot.machines.items())}
     locks = draft_locks(view)
     freeing, freed = _freed_machines(view, locks)
@@ -71,6 +78,7 @@ def make_plan(snapshot: Snapshot, now: float) -> Plan:
     draft.actions += [action for d in draft.locks.values() if (action := d.to_action(snapshot.term)) is not None]
     draft.actions += [action for look in looks.values() for action in look.actions]
     draft.actions += sweep_marks(view)
+    draft.actions += units.actions
     _take_requests(draft)
     _stage(draft)
     draft.actions += _create_nodes(snapshot)
@@ -78,6 +86,7 @@ def make_plan(snapshot: Snapshot, now: float) -> Plan:
     draft.actions += _write_policies(view, explanations)
     draft.actions += _write_notes(draft)
     draft.wakes += [look.wake_at for look in draft.looks.values() if look.wake_at is not None]
+    draft.wakes += [units.wake_at] if units.wake_at is not None else []
     lookups = snapshot.releases.values()
     draft.wakes += [at for lookup in lookups if (at := next_warning(lookup, now)) is not None]
     draft.wakes += [p.soaking_until for p in progress.values() if p.soaking_until is not None]
@@ -120,6 +129,8 @@ def _candidate(draft: Draft, machine: Machine, policy: Policy, *, fresh: bool = 
         lock_name=lock_name,
         lock=lock.lock if lock is not None else None,
         budgets=draft.budgets,
+        units=draft.view.units,
+        granted=tuple(draft.granted),
     )
 
 
@@ -197,6 +208,7 @@ def _grant(draft: Draft) -> None:
             )
         )
         draft.budgets.take(machine)
+        draft.granted.append(machine.name)
         name = policy.name or None
         explanation = explain(machine, name, "Draining", Reason.DRAINING, "the lock has been granted")
         draft.looks[machine.name] = Look(explanation)
@@ -287,7 +299,8 @@ def _write_notes(draft: Draft) -> list[WriteNote]:
             continue
         if name in holding and name not in draft.view.fleet.held:
             continue  # Granted by this very plan: nothing is true until that write is.
-        if look.explanation.state == "Draining" and not draft.view.snapshot.pods.get(name):
+        busy = draft.view.snapshot.pods.get(name) or draft.view.units.moving.get(name)
+        if look.explanation.state == "Draining" and not busy:
             continue  # Nothing to move: the note would only stand in the way of the next order.
         note = write_note(draft.view, draft.view.snapshot.machines[name], look, look.explanation)
         if note is not None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from careen.api.reasons import Cause, Reason, counts
 from careen.api.rollout import MOST_FAILURES
 
-from .budgets import Refusal, name_some
+from .budgets import name_some
 from .fleet import Fleet
+from .refusal import Refusal
 from .releases import Fault, Lookup, Release, ReleaseKey, Resolved
 from .selectors import matches
 from .snapshot import Failure, Machine, Policy, Rollout, Snapshot

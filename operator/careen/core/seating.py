@@ -10,7 +10,6 @@ from heapq import heappop, heappush
 from careen.api.reasons import Reason
 
 from .board import Board
-from .budgets import Refusal
 from .fitness import (
     METADATA,
     choose,
@@ -23,6 +22,7 @@ from .fitness import (
 )
 from .patterns import CONFLICT
 from .places import STANDING, NoPlace, Role, Rules
+from .refusal import Refusal
 
 
 class Queue:
@@ -93,6 +93,8 @@ class Seating:
         if unit is None:
             self._withdraw(name, places)
             return
+        if unit.pinned:
+            return
         if unit.requirements.global_:
             self._turn(name, Role.YIELD, Role.RUN)
             self._turn(name, Role.WAIT, Role.RUN)
@@ -132,6 +134,8 @@ class Seating:
 
     def _check(self, name: str) -> None:
         """Whether what stands may go on standing."""
+        if self.board.is_pinned(name):
+            return
         for machine, role in sorted(self.board.places.get(name, {}).items()):
             if role in STANDING and name in self.board.units:
                 fault = explain(self.board, name, machine)
@@ -148,7 +152,9 @@ class Seating:
         if board.places[name][machine] is Role.WAIT:
             board.unseat(name, machine)
             return
+        # A new place that is left before it took over is not surged once more: the first one still runs.
         surge = surge and wanted.surge and not wanted.global_ and machine not in self._lost
+        surge = surge and Role.YIELD not in board.places[name].values()
         board.set_role(name, machine, Role.YIELD if surge else Role.LEAVE)
         self._given_up.clear()
 

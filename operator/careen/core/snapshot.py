@@ -10,6 +10,9 @@ from math import inf
 
 from careen.api.meta import CONTROL_PLANE_LABEL
 
+from .conditions import Condition
+from .holdings import NO_UNITS, MachineUnits, Unit
+from .places import NO_RULES, Rules
 from .pods import Pod, Refusal
 from .releases import Lookup, Release, ReleaseKey, Resolved
 from .wishes import Outcome, Request
@@ -17,6 +20,8 @@ from .wishes import Outcome, Request
 _derive = object.__setattr__
 TERMINAL = frozenset({"Committed", "RolledBack"})
 ON_TRIAL = frozenset({"Activating", "Verifying"})
+UNKNOWN = "unknown"
+"""Policy, rollout and boot of an order that nobody remembers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +131,6 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
-    """A stored condition."""
-
-    type: str
-    status: str
-    reason: str
-    message: str
-    since: float
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
 class Machine:
     """A careen Node."""
 
@@ -171,6 +164,7 @@ class Machine:
     step: Step = Step()
     rejected: tuple[tuple[str, int], ...] = ()
     note: Note | None = None
+    units: MachineUnits = NO_UNITS
     conditions: Mapping[str, Condition] = field(default_factory=dict)
     owns_step: bool = field(init=False, repr=False, compare=False)
     """Whether the agent's step answers the current order."""
@@ -380,10 +374,14 @@ class Snapshot:
     """Pods to move, by the name of their node."""
     policies: Mapping[str, Policy] = field(default_factory=dict)
     locks: Mapping[str, Lock] = field(default_factory=dict)
+    units: Mapping[str, Unit] = field(default_factory=dict)
     releases: Mapping[ReleaseKey, Lookup] = field(default_factory=dict)
     """What release keys resolve to; nothing for those whose first lookup has not ended."""
     silent: frozenset[str] = frozenset()
     """Machines whose agent is silent, or never spoke."""
+    silent_since: Mapping[str, float] = field(default_factory=dict)
+    """Since when they have been seen to be so, without a gap; those that are not named: nobody knows."""
+    unit_rules: Rules = NO_RULES
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
     """Refused evictions by the pod's UID."""
     verifying_since: Mapping[str, float] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from careen.api.reasons import Reason
 
 from .actions import Action, Explanation
 from .fleet import Fleet
+from .movement import STILL, Movement
 from .rollouts import Progress
 from .snapshot import Machine, Order, Policy, Snapshot
 
@@ -20,6 +21,8 @@ class View:
     progress: Mapping[str, Progress]
     """Rollouts by policy."""
     now: float
+    units: Movement = STILL
+    """What units have to do with it."""
 
     @property
     def snapshot(self) -> Snapshot:

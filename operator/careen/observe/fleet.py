@@ -89,6 +89,20 @@ LOCKS = (
         ("node", "pod_namespace", "budget"),
     ),
 )
+UNITS = (
+    Family(
+        "careen_units",
+        "Units by the reason of their condition Placed: Placed, Moving, UnitNotMovable (in a place that they should "
+        "leave and can't), NoPlace (no machine takes them), Invalid, NameTaken, Inactive; Unknown before the first "
+        "look.",
+        ("reason",),
+    ),
+    Family(
+        "careen_unit_places",
+        "Places of all units on machines by what the machines report: placed, and of those loaded, active, failed.",
+        ("state",),
+    ),
+)
 STORES = (
     Family(
         "careen_store_relists_total",
@@ -126,13 +140,19 @@ NODES = (
         per_node=True,
     ),
     Family(
+        "careen_node_units",
+        "Units of a machine by what it was told of them: loaded, launched, removed.",
+        ("node", "desired"),
+        per_node=True,
+    ),
+    Family(
         "careen_agent_last_seen_timestamp_seconds",
         "When an agent last renewed its Lease, by its own clock, in seconds since the epoch.",
         ("node",),
         per_node=True,
     ),
 )
-FAMILIES = FLEET + POLICIES + LOCKS + STORES + NODES
+FAMILIES = FLEET + POLICIES + LOCKS + UNITS + STORES + NODES
 
 
 class FleetCollector(Collector):

@@ -12,11 +12,12 @@ from careen.agent.step import NodeView, decode_node
 from careen.api.node import FROZEN
 from careen.core import decode
 from careen.core.instants import format_instant
+from careen.core.unitdocs import decode_unit
 
 from .schedule import BrokenError, Schedule
 
 Document = dict[str, Any]
-KINDS = ("Node", "CoreNode", "Pod", "UpdatePolicy", "RebootLock")
+KINDS = ("Node", "CoreNode", "Pod", "UpdatePolicy", "RebootLock", "Unit")
 AGENTS_STATUS = frozenset(
     ("slots", "booted", "bootID", "bootMethod", "bootDecision", "architecture", "machineID", "protocol", "osImage",
      "kernel", "kernelStarted", "agentVersion", "agentStarted", "step", "rejected")
@@ -24,6 +25,7 @@ AGENTS_STATUS = frozenset(
 """What an agent may write: kept here by hand, so that a slip of the models does not pass unseen."""
 _DECODERS: dict[str, Callable[[Document], Any]] = {
     "Node": decode.decode_machine,
+    "Unit": decode_unit,
     "CoreNode": decode.decode_core_node,
     "Pod": decode.decode_pod,
     "UpdatePolicy": decode.decode_policy,

@@ -14,14 +14,17 @@ from careen.core.actions import (
     Evict,
     RekeyNode,
     SetOrder,
+    SetUnits,
     Uncordon,
     WriteLock,
     WriteNote,
     WriteOutcome,
     WritePolicy,
+    WriteUnit,
 )
 from careen.core.encode import encode_lock_status, encode_note, encode_order, encode_outcome, encode_policy_status
 from careen.core.snapshot import Policy
+from careen.core.unitdocs import encode_holdings, encode_unit_status
 
 from .api import Api, Item, Refused, merge, set_path
 
@@ -64,6 +67,13 @@ def perform(action: Action, policy: Policy | None, api: Api, workload: Workload,
         case WritePolicy():
             assert policy is not None
             return _set(api, "UpdatePolicy", action, ("status",), encode_policy_status(policy, action.state, now))
+        case WriteUnit():
+            unit = api.get("Unit", action.name)
+            if unit is None:
+                return Refused.NOT_FOUND
+            return _set(api, "Unit", action, ("status",), encode_unit_status(unit.value, action.state, now))
+        case SetUnits():
+            return _set(api, "Node", action, ("spec", "units"), encode_holdings(action.holdings))
 
 
 def write_lock(api: Api, action: WriteLock, now: float) -> Item | Refused:

@@ -245,6 +245,7 @@ class Replica:
             pods=_by_node(objects["Pod"]),
             policies={name: item.value for name, item in objects["UpdatePolicy"].items()},
             locks={name: item.value for name, item in objects["RebootLock"].items()},
+            units={name: item.value for name, item in objects["Unit"].items()},
             releases=self.lookups,
             silent=frozenset(name for name in machines if world.is_silent(name)),
             refusals=dict(self.refusals),

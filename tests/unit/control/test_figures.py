@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from careen.control.figures import Sight, find_problem, read_figures
+from careen.core.conditions import Condition
 from careen.core.pods import Pod, Refusal
-from careen.core.snapshot import Condition, Slot
+from careen.core.snapshot import Slot
 from careen.observe.fleet import FAMILIES, Figures
 from small_cluster import NOW, Cluster
 

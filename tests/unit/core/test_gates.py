@@ -137,10 +137,11 @@ def test_a_wait_tells_when_it_ends(cluster: Any) -> None:
 
 def test_a_holder_is_held_to_the_gates_of_safety_but_not_to_capacity() -> None:
     names = [gate.__name__ for gate in HOLD_GATES]
-    held = [*names, "check_deadman"]
+    held = [*names, "check_deadman", "check_units"]
     assert [gate.__name__ for gate in HELD_GATES] == held
     assert [gate.__name__ for gate in STAGE_GATES] == [*names, "check_drain_pause"]
-    assert [gate.__name__ for gate in ACTIVATE_GATES] == [*held, "check_drain_pause", "check_budgets", "check_free"]
+    capacity = ["check_drain_pause", "check_budgets", "check_free", "check_movable"]
+    assert [gate.__name__ for gate in ACTIVATE_GATES] == [*held, *capacity]
 
 
 def test_a_request_is_held_to_all_gates_but_those_of_a_release() -> None:
@@ -153,8 +154,8 @@ def test_a_request_is_held_to_all_gates_but_those_of_a_release() -> None:
         "check_downgrade",
         "check_wave",
     }
-    asked = [name for name in names if name not in about_a_release]
-    capacity = ["check_drain_pause", "check_budgets", "check_free"]
+    asked = [*(name for name in names if name not in about_a_release), "check_units"]
+    capacity = ["check_drain_pause", "check_budgets", "check_free", "check_movable"]
     assert [gate.__name__ for gate in REQUEST_GATES] == asked
     assert [gate.__name__ for gate in REQUEST_ACTIVATE_GATES] == [*asked, *capacity]
 

@@ -16,6 +16,20 @@ COMMAND = re.compile(r"(?:^    |`)careen ([a-z-]+)(?: ([a-z-]+))?", re.MULTILINE
 
 CHOSEN = {Reason.WAVE_SOAKING, Reason.PAUSED, Reason.CLUSTER_PAUSED, Reason.LOCK_PAUSED, Reason.ROLLOUT_HALTED}
 """What people have chosen to wait for; CareenRolloutWaiting leaves it out."""
+OF_UNITS = {
+    Reason.VALID,
+    Reason.INVALID,
+    Reason.NAME_FREE,
+    Reason.NAME_TAKEN,
+    Reason.INACTIVE,
+    Reason.PLACED,
+    Reason.NO_PLACE,
+    Reason.MOVING,
+    Reason.STARTING,
+    Reason.STOPPING,
+    Reason.UNIT_FAILED,
+}
+"""What only units say."""
 NO_WAIT = {
     Reason.STAGING,
     Reason.ACTIVATING,
@@ -34,6 +48,7 @@ NO_WAIT = {
     Reason.AVAILABLE,
     Reason.RESOLVED,
     Reason.METADATA_EXPIRING,
+    *OF_UNITS,
 }
 
 
