@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from careen.agent.units.shelf import FolderShelf
 from careen.agent.units.systemd import SystemdError, UnitHost
 from careen.units.file import unit_hash
 from fake_systemd import Bus, FakeSystemd, FakeUnit, run_systemd
-from unit_nodes import UnitsNode, keeping, settle
+from unit_nodes import FAST, UnitsNode, keeping, settle
 
 WEB = "[Service]\nExecStart=/usr/bin/web\n"
 NEW = "[Service]\nExecStart=/usr/bin/web --new\n"
@@ -229,6 +230,40 @@ async def test_nothing_starts_while_systemd_cannot_read_the_files(
         assert reloads <= 2
         systemd.refuse.clear()
         await settle(lambda: api.report("web.service").get("active") == "active")
+
+
+@needs_daemon
+async def test_nothing_starts_in_later_passes_either_nor_under_another_agent_while_files_are_unread(
+    api: UnitsNode, systemd: FakeSystemd, units: UnitHost
+) -> None:
+    """systemd would run the content before the one that is ordered."""
+    systemd.refuse["Reload"] = "no space on /run"
+    for _ in range(2):
+        async with keeping(api, units):
+            api.order("web.service", WEB)
+            await settle(lambda: "no space" in api.report("web.service").get("message", ""))
+            await asyncio.sleep(1.0)
+        assert not systemd.starts
+    assert systemd.calls.count("Reload") < 20
+    systemd.refuse.clear()
+    async with keeping(api, units):
+        await settle(lambda: api.report("web.service").get("active") == "active")
+        await settle(lambda: "message" not in api.report("web.service"))
+
+
+@needs_daemon
+async def test_a_removal_that_systemd_has_not_read_is_not_tried_without_a_pause(
+    api: UnitsNode, systemd: FakeSystemd, units: UnitHost
+) -> None:
+    async with keeping(api, units, replace(FAST, retry_seconds=60.0)):
+        api.order("web.service", WEB, "loaded")
+        await settle(lambda: api.report("web.service").get("load") == "loaded")
+        systemd.refuse["Reload"] = "no space on /run"
+        before = systemd.calls.count("Reload")
+        api.order("web.service", WEB, "removed")
+        await settle(lambda: "no space" in api.report("web.service").get("message", ""))
+        await asyncio.sleep(0.5)
+        assert systemd.calls.count("Reload") == before + 1
 
 
 @needs_daemon

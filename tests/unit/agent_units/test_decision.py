@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -173,6 +174,14 @@ def test_files_that_systemd_has_not_read_are_read_even_when_nothing_else_is_to_b
     """The agent died between writing files and telling systemd."""
     assert plan(order("loaded"), see(WEB, STOPPED, unread=True)) == ["Reload"]
     assert plan(order("launched"), see(WEB, STOPPED, unread=True)) == ["Reload", "Start"]
+
+
+def test_nothing_is_started_while_systemd_is_not_asked_to_read_what_it_could_not() -> None:
+    one, sight = order("launched"), replace(see(WEB, STOPPED, unread=True), unreadable="no space")
+    made = decide((one,), {}, sight, frozenset())
+    assert made.operations == ()
+    assert "no space" in made.refusals["web.service"]
+    assert plan(order("loaded"), replace(see(WEB, RUNNING, WEB, unread=True), unreadable="no space")) == ["Stop"]
 
 
 def test_only_contents_that_are_missing_are_asked_for() -> None:

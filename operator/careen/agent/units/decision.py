@@ -92,8 +92,12 @@ def decide(orders: tuple[Order, ...], contents: Mapping[str, str], sight: Sight,
             found += _decide(order, contents.get(order.hash), sight)
         except _RefusedError as error:
             refusals[order.name] = str(error)
-    if sight.unread or any(isinstance(each, Unload | Load) for each in found):
+    if any(isinstance(each, Unload | Load) for each in found) or (sight.unread and not sight.unreadable):
         found.append(Reload())
+    elif sight.unread:
+        # What systemd has not read must not be started: it would run the content before it.
+        refusals |= {each.name: tell_unread(sight.unreadable) for each in found if isinstance(each, Start)}
+        found = [each for each in found if not isinstance(each, Start)]
     # The sort is stable, so within a kind units stay in the order of their names.
     return Plan(tuple(sorted(found, key=lambda each: SEQUENCE.index(type(each)))), refusals)
 
@@ -156,6 +160,11 @@ def _check(order: Order, state: UnitState) -> None:
         raise _RefusedError(f"{order.name} is a template; only instances of it, such as web@1.service, can be loaded")
     if state.fragment and not state.ours:
         raise _RefusedError(f"{order.name} is a unit of the machine itself, from {state.fragment}: it is left alone")
+
+
+def tell_unread(error: object) -> str:
+    """The sentence for a unit whose file systemd has not read."""
+    return f"systemd could not read its file: {error}"
 
 
 def has_install(text: str) -> bool:

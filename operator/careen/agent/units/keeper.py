@@ -73,6 +73,7 @@ class Keeper:
         self._faults: dict[str, Fault] = {}
         self._loaded: dict[str, str] = {}
         self._reload_after = 0.0
+        self._unreadable: str | None = None
         self._turns = 0
         self._api_after = 0.0
         self._api_failures = 0
@@ -141,8 +142,8 @@ class Keeper:
         if not names and not shelved.unread:
             return None
         states: Mapping[str, UnitState] = await self._host.systemd.look(names)
-        unread = shelved.unread and time.monotonic() >= self._reload_after
-        return Sight(shelved.held, states, shelved.launches, unread, self._hands.stopping)
+        unreadable = self._unreadable if time.monotonic() < self._reload_after else None
+        return Sight(shelved.held, states, shelved.launches, shelved.unread, self._hands.stopping, unreadable)
 
     async def _work(self, sight: Sight) -> dict[str, str]:
         """Do what is to be done now; refusals that stand as long as the machine is as it is."""
@@ -185,7 +186,8 @@ class Keeper:
 
     async def _act(self, plan: Plan) -> None:
         outcome = await self._hands.carry_out(plan.operations, self._note_operation)
-        if outcome.reload:
+        if outcome.unreadable is not None:
+            self._unreadable = outcome.unreadable
             self._reload_after = time.monotonic() + self._settings.retry_seconds
         self._loaded = {each.name: each.hash for each in self._orders.listed if each.name in outcome.loaded}
         if self._turns > MOST_TURNS:

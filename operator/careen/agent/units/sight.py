@@ -80,6 +80,8 @@ class Sight:
     """Whether files have changed since systemd last read them."""
     stopping: frozenset[str] = frozenset()
     """Units that systemd has been asked to stop and has not answered for yet."""
+    unreadable: str | None = None
+    """Why systemd could not read the files just now, a sentence; it is then not asked to again for a while."""
 
     def state(self, name: str) -> UnitState:
         """What systemd has of a unit."""
