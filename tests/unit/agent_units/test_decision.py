@@ -106,6 +106,15 @@ def test_a_unit_that_was_stopped_is_started_again_when_it_is_ordered_again() -> 
     assert plan(order("launched"), see(WEB, STOPPED, None)) == ["Start"]
 
 
+def test_a_unit_whose_stop_nobody_saw_the_end_of_is_started_again_when_it_is_ordered_again() -> None:
+    name = "web.service"
+    for state in (STOPPED, RUNNING):
+        sight = replace(see(WEB, state), launches={name: Launch(unit_hash(WEB), stopping=True)})
+        assert plan(order("launched"), sight) == ["Start"]
+        assert plan(order("launched"), replace(sight, stopping=frozenset({name}))) == []
+        assert plan(order("loaded"), sight) == ["Stop"]
+
+
 def test_what_no_order_names_is_left_alone() -> None:
     assert decide((), {}, see(WEB, RUNNING, WEB), frozenset()) == Plan()
     assert plan(order("launched", name="other.service"), see(WEB, RUNNING, WEB)) == []

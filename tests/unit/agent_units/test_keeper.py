@@ -350,6 +350,26 @@ async def test_an_agent_that_died_at_any_line_of_a_load_is_made_up_for(
     assert not shelf.look().unread
 
 
+@pytest.mark.parametrize("between", [("loaded", WEB), ("launched", NEW)])
+async def test_an_agent_that_died_while_a_unit_stopped_starts_it_when_it_is_ordered_again(
+    api: UnitsNode, systemd: SimulatedSystemd, units: UnitHost, between: tuple[str, str]
+) -> None:
+    """A stop and then a start, or another content and back; the agent hears of neither's end."""
+    async with keeping(api, units):
+        api.order("web.service", WEB)
+        await settle(lambda: api.report("web.service").get("active") == "active")
+        systemd._job_seconds = 0.3
+        api.order("web.service", between[1], between[0])
+        await settle(lambda: systemd._jobs)
+    await settle(lambda: systemd.entries["web.service"].active == "inactive")
+    systemd._job_seconds = 0.0
+    api.order("web.service", WEB)
+    async with keeping(api, units):
+        await settle(lambda: systemd.entries["web.service"].active == "active", 2.0)
+        await settle(lambda: api.report("web.service").get("active") == "active")
+    assert systemd.entries["web.service"].starts == 2
+
+
 async def test_a_content_that_many_units_have_is_not_read_for_each(api: UnitsNode, units: UnitHost) -> None:
     for number in range(30):
         api.order(f"web@{number}.service", WEB)

@@ -121,7 +121,8 @@ def _decide(order: Order, text: str | None, sight: Sight) -> Iterator[Operation]
         yield Load(order.name, text, has_install(text))
     launch = sight.launches.get(order.name)
     if order.desired == "launched":
-        if launch is None or launch.hash != order.hash or held not in (None, order.hash):
+        stopped = launch is not None and launch.stopping and order.name not in sight.stopping
+        if launch is None or stopped or launch.hash != order.hash or held not in (None, order.hash):
             yield Start(order.name, order.hash)
     elif launch is not None and held == order.hash:
         # A unit that nobody launched may run all the same, for its socket or its timer.

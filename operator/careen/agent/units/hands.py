@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .decision import Load, Operation, Reload, Start, Stop, Unload, tell_unread
 from .sight import Launch
@@ -103,6 +103,7 @@ class Hands:
                 await self._systemd.reload()
                 self._shelf.note_unread(False)
             case Stop(name):
+                self._note_stop(name)
                 job = await self._systemd.stop(name)
                 self._stops[name] = asyncio.create_task(self._follow_stop(name, job))
             case Start(name, digest):
@@ -119,6 +120,11 @@ class Hands:
                 await self._systemd.unlink(load.name)
             self._shelf.remove(load.name)
             raise
+
+    def _note_stop(self, name: str) -> None:
+        launch = self._shelf.look().launches.get(name)
+        if launch is not None:
+            self._shelf.note_launch(name, replace(launch, stopping=True))
 
     async def _start(self, name: str, digest: str) -> None:
         job = await self._systemd.start(name)

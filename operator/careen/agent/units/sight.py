@@ -45,6 +45,9 @@ class Launch:
     """The content it was started with."""
     fault: str | None = None
     """How that start failed, as a sentence; None if it did not, or goes on."""
+    stopping: bool = False
+    """Whether a stop was asked for since then. What came of it may never be known: the agent may die, or lose systemd,
+    before it hears. So a new order to launch the unit asks for a start once more."""
 
 
 @dataclass(frozen=True, slots=True)
