@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from careen.agent.units.decision import Load, Plan, Reload, Start, Stop, Unload, decide, find_wanted
-from careen.agent.units.sight import ABSENT, Launch, Order, Sight, UnitState, read_orders
+from careen.agent.units.report import report_units
+from careen.agent.units.sight import ABSENT, Launch, Order, Orders, Sight, UnitState, read_orders
 from careen.units.file import unit_hash
 
 WEB = "[Service]\nExecStart=/bin/sleep 1\n"
@@ -152,6 +153,20 @@ def test_a_unit_whose_file_was_lost_can_still_be_removed() -> None:
     lost = UnitState("not-found", "active", "running")
     assert plan(order("removed"), see(None, lost, WEB)) == ["Stop"]
     assert plan(order("removed"), see(None, ABSENT, WEB)) == ["Unload", "Reload"]
+
+
+@pytest.mark.parametrize("state", [RUNNING, UnitState("not-found", "active", "running")])
+def test_when_files_and_memory_were_lost_what_runs_goes_on(state: UnitState) -> None:
+    """Somebody emptied the agent's folder: no order says that anything is to be stopped."""
+    assert plan(order("launched"), see(None, state), WEB) == ["Load", "Reload", "Start"]
+    assert plan(order("loaded"), see(None, state), WEB) == ["Load", "Reload"]
+
+
+def test_what_runs_without_a_file_is_stopped_when_it_is_to_be_removed() -> None:
+    orphan = see(None, UnitState("not-found", "active", "running"))
+    assert plan(order("removed"), orphan) == ["Stop"]
+    (report,) = report_units(Orders((order("removed"),)), orphan, {})
+    assert report["active"] == "active", "no removal counts as done while it runs"
 
 
 def test_a_unit_with_install_is_enabled() -> None:

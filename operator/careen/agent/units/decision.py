@@ -135,10 +135,10 @@ def _is_missing(order: Order, sight: Sight) -> bool:
 
 
 def _must_stop(order: Order, held: str | None, state: UnitState, sight: Sight) -> bool:
-    """Whether what runs is in the way of the ordered content: not if only its file was lost."""
+    """Whether what runs is known to have another content: not if only its file was lost, or all memory of it too."""
     launch = sight.launches.get(order.name)
-    lost = held is None and launch is not None and launch.hash == order.hash
-    return state.running and sight.has(order.name) and not lost
+    known = held or (launch.hash if launch is not None else None)
+    return state.running and known is not None and known != order.hash
 
 
 def _take_away(name: str, state: UnitState, sight: Sight) -> Iterator[Operation]:

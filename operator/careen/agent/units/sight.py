@@ -93,9 +93,12 @@ class Sight:
     def has(self, name: str) -> bool:
         """Whether anything of a unit on this machine is the agent's: its file, what systemd read, or what it started.
 
-        The machine's own units, and what comes up by itself, as mounts do, are not.
+        The machine's own units, and what comes up by itself, as mounts do, are not. What runs though its file is gone is
+        taken for the agent's: it may be all that is left when both its folder and its memory were lost.
         """
-        return name in self.held or name in self.launches or self.state(name).ours
+        state = self.state(name)
+        orphaned = state.running and state.load == "not-found"
+        return name in self.held or name in self.launches or state.ours or orphaned
 
 
 def read_orders(entries: object) -> Orders:
