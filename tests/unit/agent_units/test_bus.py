@@ -314,6 +314,70 @@ async def test_a_bus_that_is_started_anew_stops_nothing(
     assert "StopUnit web.service" not in systemd.calls
 
 
+def _link(systemd: FakeSystemd, folder: Path, *names: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_text(WEB)
+        systemd.links[name] = folder / name
+
+
+@needs_daemon
+@pytest.mark.parametrize("method", ["GetAll", "ListUnitsByPatterns"])
+async def test_what_is_told_right_after_an_answer_is_newer_than_the_answer(
+    there: tuple[Bus, FakeSystemd], tmp_path: Path, method: str
+) -> None:
+    """Both may be read at once, and then the news is taken in before the answer."""
+    bus, systemd = there
+    _link(systemd, tmp_path / "files", "web.service")
+    units = BusSystemd(bus.address, tmp_path / "files", links=systemd.search_path)
+    try:
+        systemd.become("web.service", "deactivating", "stop-sigterm")
+        if method != "GetAll":
+            await units.look(["web.service"])
+            units._stale = True
+        systemd.then[method] = lambda: systemd.become("web.service", "failed", "failed")
+        await units.look(["web.service"])
+        await asyncio.sleep(0.05)
+        assert (await units.look(["web.service"]))["web.service"].active == "failed"
+    finally:
+        await units.close()
+
+
+@needs_daemon
+async def test_files_may_be_read_again_while_units_are_looked_at(
+    there: tuple[Bus, FakeSystemd], tmp_path: Path
+) -> None:
+    bus, systemd = there
+    names = ["a.service", "b.service", "c.service"]
+    _link(systemd, tmp_path / "files", *names)
+    units = BusSystemd(bus.address, tmp_path / "files", links=systemd.search_path)
+    try:
+        # With the second answer, when the first unit is known already.
+        systemd.then["GetAll"] = lambda: systemd.then.update(GetAll=systemd.tell_reload)
+        assert {each.load for each in (await units.look(names)).values()} == {"loaded"}
+    finally:
+        await units.close()
+
+
+@needs_daemon
+async def test_a_list_that_was_not_answered_is_asked_for_again(there: tuple[Bus, FakeSystemd], tmp_path: Path) -> None:
+    bus, systemd = there
+    _link(systemd, tmp_path / "files", "web.service")
+    units = BusSystemd(bus.address, tmp_path / "files", links=systemd.search_path)
+    try:
+        systemd.become("web.service", "active", "running")
+        assert (await units.look(["web.service"]))["web.service"].active == "active"
+        systemd.memory["web.service"].active = "failed"
+        units._stale = True
+        systemd.refuse["ListUnitsByPatterns"] = "no time"
+        with pytest.raises(SystemdError, match="no time"):
+            await units.look(["web.service"])
+        systemd.refuse.clear()
+        assert (await units.look(["web.service"]))["web.service"].active == "failed"
+    finally:
+        await units.close()
+
+
 async def test_without_a_bus_it_says_so(tmp_path: Path) -> None:
     systemd = BusSystemd(f"unix:path={tmp_path}/nothing", tmp_path)
     with pytest.raises((OSError, SystemdError)):

@@ -93,8 +93,8 @@ class Sight:
     def has(self, name: str) -> bool:
         """Whether anything of a unit on this machine is the agent's: its file, what systemd read, or what it started.
 
-        The machine's own units, and what comes up by itself, as mounts do, are not. What runs though its file is gone is
-        taken for the agent's: it may be all that is left when both its folder and its memory were lost.
+        The machine's own units, and what comes up by itself, as mounts do, are not. What runs though its file is
+        gone is taken for the agent's: it may be all that is left when its folder and its memory were lost.
         """
         state = self.state(name)
         orphaned = state.running and state.load == "not-found"
