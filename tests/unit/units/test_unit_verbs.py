@@ -195,6 +195,18 @@ def test_destroy_waits_until_no_machine_has_the_unit(api: UnitApi, careen: Caree
     timer.join()
 
 
+def test_a_bare_word_means_a_unit_though_there_is_a_folder_of_that_name(
+    api: UnitApi, careen: Careen, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SmallOperator(api)
+    (folder / "web").mkdir()
+    careen("start", write(folder, "web.service"), write(folder / "web", "other.service"))
+    monkeypatch.chdir(folder)
+    assert careen("stop", "web")[2] == "Successfully stopped units [web.service].\n"
+    assert spec(api, "other.service")["desiredState"] == "launched"
+    assert careen("stop", "web/")[2] == "Successfully stopped units [other.service].\n"
+
+
 @pytest.mark.parametrize(("verb", "code"), [("destroy", 0), ("stop", 1), ("unload", 1), ("restart", 1), ("cat", 1)])
 def test_units_that_are_not_there(careen: Careen, verb: str, code: int) -> None:
     ended, out, err = careen(verb, "nobody")
