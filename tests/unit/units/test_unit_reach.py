@@ -178,6 +178,17 @@ def test_status_of_a_global_unit_is_that_of_each_machine(api: UnitApi, careen: C
     assert len(api.execs) == 3
 
 
+def test_status_goes_on_with_the_next_machine_when_the_way_to_one_breaks(api: UnitApi, careen: Careen) -> None:
+    add_agent(api, "m1")
+    add_agent(api, "m2")
+    api.exec_code = -1
+    code, out, err = careen("status", "log")
+    assert code == 1
+    assert len(api.execs) == 2
+    assert "m2/10.0.0.2:" in out
+    assert err.count("the connection was lost") == 2
+
+
 def test_the_journal_of_a_global_unit_needs_a_machine(api: UnitApi, careen: Careen) -> None:
     add_agent(api, "m2")
     assert careen("journal", "log")[::2] == (
