@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -101,6 +101,8 @@ class FakeSystemd:
         """Whether a job's result is told before the answer to who asked for it."""
         self.refuse: dict[str, str] = {}
         """Sentences that methods are refused with."""
+        self.then: dict[str, Callable[[], None]] = {}
+        """What happens once, right after the answer to a method."""
         self._held: dict[str, tuple[str, str, str]] = {}
 
     async def start(self) -> None:
@@ -113,6 +115,10 @@ class FakeSystemd:
             self._bus.disconnect()
             await self._bus.wait_for_disconnect()
         self._bus = None
+
+    def tell_reload(self) -> None:
+        """Somebody else has had all files read again."""
+        self._signal(ROOT_PATH, MANAGER, "Reloading", "b", [False])
 
     def become(self, name: str, active: str, sub: str) -> None:
         """A unit changes by itself, and everybody is told."""
@@ -136,7 +142,13 @@ class FakeSystemd:
         try:
             if (sentence := self.refuse.get(message.member or "")) is not None:
                 raise RefusedError("org.freedesktop.systemd1.Refused", sentence)
-            return getattr(self, f"_{message.member}")(message, *message.body)
+            answer: Message | bool = getattr(self, f"_{message.member}")(message, *message.body)
+            if isinstance(answer, Message) and (happen := self.then.pop(message.member or "", None)) is not None:
+                assert self._bus is not None
+                self._bus.send(answer)
+                happen()
+                return True
+            return answer
         except RefusedError as error:
             return Message.new_error(message, *error.args)
 

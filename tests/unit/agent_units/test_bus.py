@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from careen.agent.units.shelf import FolderShelf
 from careen.agent.units.systemd import SystemdError, UnitHost
 from careen.units.file import unit_hash
 from fake_systemd import Bus, FakeSystemd, FakeUnit, run_systemd
-from unit_nodes import UnitsNode, keeping, settle
+from unit_nodes import FAST, UnitsNode, keeping, settle
 
 WEB = "[Service]\nExecStart=/usr/bin/web\n"
 NEW = "[Service]\nExecStart=/usr/bin/web --new\n"
@@ -232,6 +233,40 @@ async def test_nothing_starts_while_systemd_cannot_read_the_files(
 
 
 @needs_daemon
+async def test_nothing_starts_in_later_passes_either_nor_under_another_agent_while_files_are_unread(
+    api: UnitsNode, systemd: FakeSystemd, units: UnitHost
+) -> None:
+    """systemd would run the content before the one that is ordered."""
+    systemd.refuse["Reload"] = "no space on /run"
+    for _ in range(2):
+        async with keeping(api, units):
+            api.order("web.service", WEB)
+            await settle(lambda: "no space" in api.report("web.service").get("message", ""))
+            await asyncio.sleep(1.0)
+        assert not systemd.starts
+    assert systemd.calls.count("Reload") < 20
+    systemd.refuse.clear()
+    async with keeping(api, units):
+        await settle(lambda: api.report("web.service").get("active") == "active")
+        await settle(lambda: "message" not in api.report("web.service"))
+
+
+@needs_daemon
+async def test_a_removal_that_systemd_has_not_read_is_not_tried_without_a_pause(
+    api: UnitsNode, systemd: FakeSystemd, units: UnitHost
+) -> None:
+    async with keeping(api, units, replace(FAST, retry_seconds=60.0)):
+        api.order("web.service", WEB, "loaded")
+        await settle(lambda: api.report("web.service").get("load") == "loaded")
+        systemd.refuse["Reload"] = "no space on /run"
+        before = systemd.calls.count("Reload")
+        api.order("web.service", WEB, "removed")
+        await settle(lambda: "no space" in api.report("web.service").get("message", ""))
+        await asyncio.sleep(0.5)
+        assert systemd.calls.count("Reload") == before + 1
+
+
+@needs_daemon
 async def test_the_machines_own_units_are_left_alone(api: UnitsNode, systemd: FakeSystemd, units: UnitHost) -> None:
     fragment = "/usr/lib/systemd/system/sshd.service"
     systemd.own["sshd.service"] = FakeUnit("loaded", "active", "running", fragment)
@@ -277,6 +312,70 @@ async def test_a_bus_that_is_started_anew_stops_nothing(
         await settle(lambda: "message" not in api.report("web.service"), 20.0)
     assert systemd.starts == {"web.service": 1}
     assert "StopUnit web.service" not in systemd.calls
+
+
+def _link(systemd: FakeSystemd, folder: Path, *names: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_text(WEB)
+        systemd.links[name] = folder / name
+
+
+@needs_daemon
+@pytest.mark.parametrize("method", ["GetAll", "ListUnitsByPatterns"])
+async def test_what_is_told_right_after_an_answer_is_newer_than_the_answer(
+    there: tuple[Bus, FakeSystemd], tmp_path: Path, method: str
+) -> None:
+    """Both may be read at once, and then the news is taken in before the answer."""
+    bus, systemd = there
+    _link(systemd, tmp_path / "files", "web.service")
+    units = BusSystemd(bus.address, tmp_path / "files", links=systemd.search_path)
+    try:
+        systemd.become("web.service", "deactivating", "stop-sigterm")
+        if method != "GetAll":
+            await units.look(["web.service"])
+            units._stale = True
+        systemd.then[method] = lambda: systemd.become("web.service", "failed", "failed")
+        await units.look(["web.service"])
+        await asyncio.sleep(0.05)
+        assert (await units.look(["web.service"]))["web.service"].active == "failed"
+    finally:
+        await units.close()
+
+
+@needs_daemon
+async def test_files_may_be_read_again_while_units_are_looked_at(
+    there: tuple[Bus, FakeSystemd], tmp_path: Path
+) -> None:
+    bus, systemd = there
+    names = ["a.service", "b.service", "c.service"]
+    _link(systemd, tmp_path / "files", *names)
+    units = BusSystemd(bus.address, tmp_path / "files", links=systemd.search_path)
+    try:
+        # With the second answer, when the first unit is known already.
+        systemd.then["GetAll"] = lambda: systemd.then.update(GetAll=systemd.tell_reload)
+        assert {each.load for each in (await units.look(names)).values()} == {"loaded"}
+    finally:
+        await units.close()
+
+
+@needs_daemon
+async def test_a_list_that_was_not_answered_is_asked_for_again(there: tuple[Bus, FakeSystemd], tmp_path: Path) -> None:
+    bus, systemd = there
+    _link(systemd, tmp_path / "files", "web.service")
+    units = BusSystemd(bus.address, tmp_path / "files", links=systemd.search_path)
+    try:
+        systemd.become("web.service", "active", "running")
+        assert (await units.look(["web.service"]))["web.service"].active == "active"
+        systemd.memory["web.service"].active = "failed"
+        units._stale = True
+        systemd.refuse["ListUnitsByPatterns"] = "no time"
+        with pytest.raises(SystemdError, match="no time"):
+            await units.look(["web.service"])
+        systemd.refuse.clear()
+        assert (await units.look(["web.service"]))["web.service"].active == "failed"
+    finally:
+        await units.close()
 
 
 async def test_without_a_bus_it_says_so(tmp_path: Path) -> None:

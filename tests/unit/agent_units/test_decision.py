@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
 from careen.agent.units.decision import Load, Plan, Reload, Start, Stop, Unload, decide, find_wanted
-from careen.agent.units.sight import ABSENT, Launch, Order, Sight, UnitState, read_orders
+from careen.agent.units.report import report_units
+from careen.agent.units.sight import ABSENT, Launch, Order, Orders, Sight, UnitState, read_orders
 from careen.units.file import unit_hash
 
 WEB = "[Service]\nExecStart=/bin/sleep 1\n"
@@ -105,6 +107,15 @@ def test_a_unit_that_was_stopped_is_started_again_when_it_is_ordered_again() -> 
     assert plan(order("launched"), see(WEB, STOPPED, None)) == ["Start"]
 
 
+def test_a_unit_whose_stop_nobody_saw_the_end_of_is_started_again_when_it_is_ordered_again() -> None:
+    name = "web.service"
+    for state in (STOPPED, RUNNING):
+        sight = replace(see(WEB, state), launches={name: Launch(unit_hash(WEB), stopping=True)})
+        assert plan(order("launched"), sight) == ["Start"]
+        assert plan(order("launched"), replace(sight, stopping=frozenset({name}))) == []
+        assert plan(order("loaded"), sight) == ["Stop"]
+
+
 def test_what_no_order_names_is_left_alone() -> None:
     assert decide((), {}, see(WEB, RUNNING, WEB), frozenset()) == Plan()
     assert plan(order("launched", name="other.service"), see(WEB, RUNNING, WEB)) == []
@@ -144,6 +155,20 @@ def test_a_unit_whose_file_was_lost_can_still_be_removed() -> None:
     assert plan(order("removed"), see(None, ABSENT, WEB)) == ["Unload", "Reload"]
 
 
+@pytest.mark.parametrize("state", [RUNNING, UnitState("not-found", "active", "running")])
+def test_when_files_and_memory_were_lost_what_runs_goes_on(state: UnitState) -> None:
+    """Somebody emptied the agent's folder: no order says that anything is to be stopped."""
+    assert plan(order("launched"), see(None, state), WEB) == ["Load", "Reload", "Start"]
+    assert plan(order("loaded"), see(None, state), WEB) == ["Load", "Reload"]
+
+
+def test_what_runs_without_a_file_is_stopped_when_it_is_to_be_removed() -> None:
+    orphan = see(None, UnitState("not-found", "active", "running"))
+    assert plan(order("removed"), orphan) == ["Stop"]
+    (report,) = report_units(Orders((order("removed"),)), orphan, {})
+    assert report["active"] == "active", "no removal counts as done while it runs"
+
+
 def test_a_unit_with_install_is_enabled() -> None:
     made = decide((order("loaded", ENABLED),), {unit_hash(ENABLED): ENABLED}, see(), frozenset())
     assert made.operations[0] == Load("web.service", ENABLED, install=True)
@@ -173,6 +198,14 @@ def test_files_that_systemd_has_not_read_are_read_even_when_nothing_else_is_to_b
     """The agent died between writing files and telling systemd."""
     assert plan(order("loaded"), see(WEB, STOPPED, unread=True)) == ["Reload"]
     assert plan(order("launched"), see(WEB, STOPPED, unread=True)) == ["Reload", "Start"]
+
+
+def test_nothing_is_started_while_systemd_is_not_asked_to_read_what_it_could_not() -> None:
+    one, sight = order("launched"), replace(see(WEB, STOPPED, unread=True), unreadable="no space")
+    made = decide((one,), {}, sight, frozenset())
+    assert made.operations == ()
+    assert "no space" in made.refusals["web.service"]
+    assert plan(order("loaded"), replace(see(WEB, RUNNING, WEB, unread=True), unreadable="no space")) == ["Stop"]
 
 
 def test_only_contents_that_are_missing_are_asked_for() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from careen.agent.units.shelf import FolderShelf, MemoryShelf
 from careen.agent.units.simulated import SimulatedSystemd
 from careen.agent.units.systemd import UnitHost
 from careen.kube.errors import Unreachable
+from careen.kube.session import Answer
 from careen.units.file import unit_hash
 from unit_nodes import FAST, UnitsNode, keeping, settle
 
@@ -348,6 +350,54 @@ async def test_an_agent_that_died_at_any_line_of_a_load_is_made_up_for(
         await settle(lambda: sum(each["active"] == "active" for each in api.reports.values()) == 3)
     assert [entry.starts for entry in systemd.entries.values()] == [1, 1, 1]
     assert not shelf.look().unread
+
+
+@pytest.mark.parametrize("between", [("loaded", WEB), ("launched", NEW)])
+async def test_an_agent_that_died_while_a_unit_stopped_starts_it_when_it_is_ordered_again(
+    api: UnitsNode, systemd: SimulatedSystemd, units: UnitHost, between: tuple[str, str]
+) -> None:
+    """A stop and then a start, or another content and back; the agent hears of neither's end."""
+    async with keeping(api, units):
+        api.order("web.service", WEB)
+        await settle(lambda: api.report("web.service").get("active") == "active")
+        systemd._job_seconds = 0.3
+        api.order("web.service", between[1], between[0])
+        await settle(lambda: systemd._jobs)
+    await settle(lambda: systemd.entries["web.service"].active == "inactive")
+    systemd._job_seconds = 0.0
+    api.order("web.service", WEB)
+    async with keeping(api, units):
+        await settle(lambda: systemd.entries["web.service"].active == "active", 2.0)
+        await settle(lambda: api.report("web.service").get("active") == "active")
+    assert systemd.entries["web.service"].starts == 2
+
+
+async def test_a_unit_that_starts_while_the_api_server_is_slow_keeps_its_file_until_it_is_down(
+    api: UnitsNode, systemd: SimulatedSystemd, units: UnitHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its timer starts it while the content of another unit is read."""
+    asked, answered = asyncio.Event(), asyncio.Event()
+    plain = api.request
+
+    async def request(method: str, path: str, **options: Any) -> Answer:
+        if path.endswith("/units/other"):
+            asked.set()
+            await answered.wait()
+        return await plain(method, path, **options)
+
+    async with keeping(api, units):
+        api.order("web.service", WEB, "loaded")
+        await settle(lambda: api.report("web.service").get("load") == "loaded")
+        monkeypatch.setattr(api, "request", request)
+        api.order("web.service", WEB, "removed")
+        api.order("other.service", WEB.replace("web", "other"))
+        await asked.wait()
+        await systemd.start("web.service")
+        await asyncio.sleep(0.05)
+        answered.set()
+        await settle(lambda: "hash" not in api.report("web.service"))
+        assert api.report("web.service")["active"] == "inactive"
+    assert systemd.entries.keys() == {"other.service"}
 
 
 async def test_a_content_that_many_units_have_is_not_read_for_each(api: UnitsNode, units: UnitHost) -> None:

@@ -17,6 +17,8 @@ from careen.cli.units.commands import (
     enter_machine,
     find_host_root,
     read_kubelet,
+    restart_unit,
+    show_unit,
 )
 from unit_api import CORE_NODES, NODES, PODS, UNITS, UnitApi, make_node
 
@@ -145,7 +147,7 @@ def test_status_tells_what_the_cluster_knows_and_has_systemctls_exit_code(api: U
     assert out.startswith("web@1.service - Web\n   Object: web\n")
     assert " Reported: loaded, active (running) on m1\n" in out
     assert out.endswith("\nm1/10.0.0.1:\nfrom the pod\n")
-    assert api.execs == [["chroot", "/host", "systemctl", "status", "-l", "--no-pager", "web@1.service"]]
+    assert api.execs == [["chroot", "/host", "systemctl", "status", "-l", "--no-pager", "--", "web@1.service"]]
 
 
 def test_status_without_a_way_still_tells_what_is_known(api: UnitApi, careen: Careen) -> None:
@@ -176,6 +178,17 @@ def test_status_of_a_global_unit_is_that_of_each_machine(api: UnitApi, careen: C
     assert len(api.execs) == 3
 
 
+def test_status_goes_on_with_the_next_machine_when_the_way_to_one_breaks(api: UnitApi, careen: Careen) -> None:
+    add_agent(api, "m1")
+    add_agent(api, "m2")
+    api.exec_code = -1
+    code, out, err = careen("status", "log")
+    assert code == 1
+    assert len(api.execs) == 2
+    assert "m2/10.0.0.2:" in out
+    assert err.count("the connection was lost") == 2
+
+
 def test_the_journal_of_a_global_unit_needs_a_machine(api: UnitApi, careen: Careen) -> None:
     add_agent(api, "m2")
     assert careen("journal", "log")[::2] == (
@@ -191,7 +204,7 @@ def test_a_global_unit_is_restarted_on_one_machine_after_the_other(api: UnitApi,
     code, out, _ = careen("restart", "log")
     assert code == 0
     assert "Restarted global unit log.service on m1\n" in out
-    assert [words[-3:] for words in api.execs] == [["systemctl", "restart", "log.service"]] * 2
+    assert [words[-4:] for words in api.execs] == [["systemctl", "restart", "--", "log.service"]] * 2
     api.exec_code = 1
     assert careen("restart", "log")[0] == 1
     assert len(api.execs) == 3
@@ -230,6 +243,12 @@ def test_ssh_to_nowhere(careen: Careen, words: list[str], code: int, said: str) 
     ended, _, err = careen("ssh", *words)
     assert ended == code
     assert said in " ".join(err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("command", [show_unit, restart_unit])
+def test_a_unit_is_never_an_option_of_systemctl(command: Callable[[str], list[str]]) -> None:
+    """-.mount is a unit, and -Hother.service would have systemctl go to another machine."""
+    assert command("-Hother.service")[-2:] == ["--", "-Hother.service"]
 
 
 def test_a_host_is_never_an_option_of_ssh() -> None:

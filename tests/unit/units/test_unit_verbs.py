@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from unit_api import UNITS, SmallOperator, UnitApi
+from unit_api import NODES, UNITS, SmallOperator, UnitApi, make_node
 
 Careen = Callable[..., tuple[int, str, str]]
 WEB = "# ours\n[Service]\nExecStart=/bin/web\n"
@@ -193,6 +193,27 @@ def test_destroy_waits_until_no_machine_has_the_unit(api: UnitApi, careen: Caree
     timer.start()
     assert careen("destroy", "a")[:2] == (0, "Destroyed a.service\n")
     timer.join()
+
+
+def test_a_bare_word_means_a_unit_though_there_is_a_folder_of_that_name(
+    api: UnitApi, careen: Careen, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SmallOperator(api)
+    (folder / "web").mkdir()
+    careen("start", write(folder, "web.service"), write(folder / "web", "other.service"))
+    monkeypatch.chdir(folder)
+    assert careen("stop", "web")[2] == "Successfully stopped units [web.service].\n"
+    assert spec(api, "other.service")["desiredState"] == "launched"
+    assert careen("stop", "web/")[2] == "Successfully stopped units [other.service].\n"
+
+
+def test_destroy_waits_for_a_machine_that_is_about_to_start_the_unit(api: UnitApi, careen: Careen) -> None:
+    api.put(UNITS, {"metadata": {"name": "a.service"}, "spec": {"content": WEB, "desiredState": "launched"}})
+    node = make_node("m1")
+    order = {"name": "a.service", "unit": "a.service", "hash": "a" * 40, "desiredState": "launched"}
+    api.put(NODES, {**node, "spec": {"units": [order]}})
+    code, _, err = careen("destroy", "--timeout", "0.5", "a")
+    assert (code, err) == (1, "Destroyed a.service, but after 0.5 s it is still on m1\n")
 
 
 @pytest.mark.parametrize(("verb", "code"), [("destroy", 0), ("stop", 1), ("unload", 1), ("restart", 1), ("cat", 1)])

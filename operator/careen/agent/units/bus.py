@@ -33,6 +33,8 @@ CALL_SECONDS = 30.0
 """Deadline of one call. A reload of many units takes seconds; a start or a stop only queues a job."""
 RELOAD_SECONDS = 120.0
 """Deadline of a reload: generators run in it."""
+MOST_LOOKS = 5
+"""How often a unit is asked for in a row when it changes during each answer."""
 MOST_EARLY = 256
 """Results of jobs that are kept for callers who have not heard of their job yet."""
 
@@ -59,6 +61,7 @@ class BusSystemd:
         self._states: dict[str, UnitState] = {}
         self._known: frozenset[str] = frozenset()
         self._stale = False
+        self._told: set[str] = set()
         self._calls = 0
         self._jobs: dict[str, asyncio.Future[str]] = {}
         self._early: dict[str, str] = {}
@@ -76,11 +79,14 @@ class BusSystemd:
         for name in self._states.keys() - self._known:
             del self._states[name]
         if self._stale and self._known:
-            self._stale = False
             await self._ask_for_loaded()
-        for name in sorted(self._known - self._states.keys()):
-            self._states[name] = await self._ask_for(name)
-        return {name: self._states[name] for name in names}
+        for _ in range(MOST_LOOKS):
+            # All of it may be forgotten while one is asked for: somebody has systemd read its files.
+            for name in sorted(self._known - self._states.keys()):
+                await self._ask_for(name)
+            if self._known <= self._states.keys():
+                return {name: self._states[name] for name in names}
+        raise SystemdError("systemd reads its files again and again, so its units can't be seen")
 
     async def link(self, name: str, *, install: bool) -> None:
         """Link the file into /run/systemd/system, and enable it until the next boot if it says how."""
@@ -135,23 +141,41 @@ class BusSystemd:
             job.set_result(early[path])
         return asyncio.shield(job)
 
-    async def _ask_for(self, name: str) -> UnitState:
-        """Ask for one unit, which systemd reads for that if it must."""
-        (values,) = await self._call(properties_of(name), "GetAll", "s", [UNIT])
-        return self._make_state(name, {key: variant.value for key, variant in values.items()})
+    async def _ask_for(self, name: str) -> None:
+        """Ask for one unit, which systemd reads for that if it must.
+
+        What it tells of the unit meanwhile may be newer than the answer, though it is taken in before it: then the unit
+        is asked for once more.
+        """
+        for _ in range(MOST_LOOKS):
+            self._told.discard(name)
+            (values,) = await self._call(properties_of(name), "GetAll", "s", [UNIT])
+            self._states[name] = self._make_state(name, {key: variant.value for key, variant in values.items()})
+            if name not in self._told:
+                return
+        # It changes all the time: the next look is soon enough.
+        self._stale = True
+        self._on_change()
 
     async def _ask_for_loaded(self) -> None:
         """Ask for those that systemd has in its memory; the others are at rest, whatever they were."""
-        patterns = [escape_pattern(name) for name in sorted(self._known)]
-        (units,) = await self._manage("ListUnitsByPatterns", "asas", [[], patterns])
+        self._told.clear()
+        # If systemd tells of further ones during the call, or gives no answer, it is to be asked again.
+        self._stale = False
+        try:
+            patterns = [escape_pattern(name) for name in sorted(self._known)]
+            (units,) = await self._manage("ListUnitsByPatterns", "asas", [[], patterns])
+        except BaseException:
+            self._stale = True
+            raise
         listed = {unit[0]: unit for unit in units}
-        for name in self._known & self._states.keys():
+        for name in self._known & self._states.keys() - self._told:
             known, unit = self._states[name], listed.get(name)
             if unit is None:
                 self._rest(name)
             elif unit[2] != known.load:
                 # From which file it was read is not in the list.
-                self._states[name] = await self._ask_for(name)
+                del self._states[name]
             else:
                 self._states[name] = replace(known, active=unit[3], sub=unit[4])
 
@@ -280,8 +304,11 @@ class BusSystemd:
 
     def _take_change(self, message: Message) -> None:
         name = to_name(message.path or "")
+        if name not in self._known or message.body[0] != UNIT:
+            return
+        self._told.add(name)
         known = self._states.get(name)
-        if known is None or message.body[0] != UNIT:
+        if known is None:
             return
         changed: dict[str, Any] = {key: variant.value for key, variant in message.body[1].items()}
         found = replace(

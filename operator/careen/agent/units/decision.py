@@ -92,8 +92,12 @@ def decide(orders: tuple[Order, ...], contents: Mapping[str, str], sight: Sight,
             found += _decide(order, contents.get(order.hash), sight)
         except _RefusedError as error:
             refusals[order.name] = str(error)
-    if sight.unread or any(isinstance(each, Unload | Load) for each in found):
+    if any(isinstance(each, Unload | Load) for each in found) or (sight.unread and not sight.unreadable):
         found.append(Reload())
+    elif sight.unread:
+        # What systemd has not read must not be started: it would run the content before it.
+        refusals |= {each.name: tell_unread(sight.unreadable) for each in found if isinstance(each, Start)}
+        found = [each for each in found if not isinstance(each, Start)]
     # The sort is stable, so within a kind units stay in the order of their names.
     return Plan(tuple(sorted(found, key=lambda each: SEQUENCE.index(type(each)))), refusals)
 
@@ -117,7 +121,8 @@ def _decide(order: Order, text: str | None, sight: Sight) -> Iterator[Operation]
         yield Load(order.name, text, has_install(text))
     launch = sight.launches.get(order.name)
     if order.desired == "launched":
-        if launch is None or launch.hash != order.hash or held not in (None, order.hash):
+        stopped = launch is not None and launch.stopping and order.name not in sight.stopping
+        if launch is None or stopped or launch.hash != order.hash or held not in (None, order.hash):
             yield Start(order.name, order.hash)
     elif launch is not None and held == order.hash:
         # A unit that nobody launched may run all the same, for its socket or its timer.
@@ -130,10 +135,10 @@ def _is_missing(order: Order, sight: Sight) -> bool:
 
 
 def _must_stop(order: Order, held: str | None, state: UnitState, sight: Sight) -> bool:
-    """Whether what runs is in the way of the ordered content: not if only its file was lost."""
+    """Whether what runs is known to have another content: not if only its file was lost, or all memory of it too."""
     launch = sight.launches.get(order.name)
-    lost = held is None and launch is not None and launch.hash == order.hash
-    return state.running and sight.has(order.name) and not lost
+    known = held or (launch.hash if launch is not None else None)
+    return state.running and known is not None and known != order.hash
 
 
 def _take_away(name: str, state: UnitState, sight: Sight) -> Iterator[Operation]:
@@ -156,6 +161,11 @@ def _check(order: Order, state: UnitState) -> None:
         raise _RefusedError(f"{order.name} is a template; only instances of it, such as web@1.service, can be loaded")
     if state.fragment and not state.ours:
         raise _RefusedError(f"{order.name} is a unit of the machine itself, from {state.fragment}: it is left alone")
+
+
+def tell_unread(error: object) -> str:
+    """The sentence for a unit whose file systemd has not read."""
+    return f"systemd could not read its file: {error}"
 
 
 def has_install(text: str) -> bool:

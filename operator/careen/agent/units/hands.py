@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from .decision import Load, Operation, Reload, Start, Stop, Unload
+from .decision import Load, Operation, Reload, Start, Stop, Unload, tell_unread
 from .sight import Launch
 from .systemd import DONE, SystemdError, UnitHost
 
@@ -29,8 +29,10 @@ class Outcome:
     """Units whose operation failed; no further one was tried on them."""
     loaded: set[str] = field(default_factory=set)
     """Units whose file was linked."""
-    reload: bool = False
-    """Whether systemd could not read the files again."""
+    unloaded: set[str] = field(default_factory=set)
+    """Units whose file was taken away."""
+    unreadable: str | None = None
+    """Why systemd could not read the files again; None if it could, or was not asked to."""
 
 
 class Hands:
@@ -64,7 +66,9 @@ class Hands:
         outcome = Outcome()
         for operation in operations:
             name = None if isinstance(operation, Reload) else operation.name
-            if name in outcome.failed:
+            if name in outcome.failed or (outcome.unreadable is not None and isinstance(operation, Start)):
+                # What systemd has not read must not be started: it would run the content before it. A file may have
+                # been linked in a pass before this one, so this goes for all of them.
                 continue
             try:
                 await self._do(operation)
@@ -73,15 +77,17 @@ class Hands:
                 if name is not None:
                     outcome.failed.add(name)
                     continue
-                # What systemd has not read must not be started: it would run the content before it.
-                outcome.reload = True
-                for loaded in sorted(outcome.loaded):
-                    self._note_fault(loaded, f"systemd could not read its file: {error}")
-                outcome.failed |= outcome.loaded
+                outcome.unreadable = str(error) or type(error).__name__
+                changed = outcome.loaded | outcome.unloaded
+                for each in sorted(changed):
+                    self._note_fault(each, tell_unread(error))
+                outcome.failed |= changed
             else:
                 note(operation, None)
                 if isinstance(operation, Load):
                     outcome.loaded.add(operation.name)
+                elif isinstance(operation, Unload):
+                    outcome.unloaded.add(operation.name)
         return outcome
 
     async def _do(self, operation: Operation) -> None:
@@ -97,6 +103,7 @@ class Hands:
                 await self._systemd.reload()
                 self._shelf.note_unread(False)
             case Stop(name):
+                self._note_stop(name)
                 job = await self._systemd.stop(name)
                 self._stops[name] = asyncio.create_task(self._follow_stop(name, job))
             case Start(name, digest):
@@ -113,6 +120,11 @@ class Hands:
                 await self._systemd.unlink(load.name)
             self._shelf.remove(load.name)
             raise
+
+    def _note_stop(self, name: str) -> None:
+        launch = self._shelf.look().launches.get(name)
+        if launch is not None:
+            self._shelf.note_launch(name, replace(launch, stopping=True))
 
     async def _start(self, name: str, digest: str) -> None:
         job = await self._systemd.start(name)

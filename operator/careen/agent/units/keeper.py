@@ -73,6 +73,7 @@ class Keeper:
         self._faults: dict[str, Fault] = {}
         self._loaded: dict[str, str] = {}
         self._reload_after = 0.0
+        self._unreadable: str | None = None
         self._turns = 0
         self._api_after = 0.0
         self._api_failures = 0
@@ -117,6 +118,10 @@ class Keeper:
         if sight is None:
             return await self._report(node, [], None)
         pause = self._settings.look_seconds if self._orders.listed or sight.held else None
+        self._note_unfound(sight)
+        if await self._fetch(sight):
+            # The machine and its orders have gone on while the API server was asked, which may take its time.
+            return 0.0
         refusals = await self._work(sight)
         faults = refusals | {name: fault.message for name, fault in self._faults.items()}
         self._observe(sight, faults)
@@ -141,21 +146,15 @@ class Keeper:
         if not names and not shelved.unread:
             return None
         states: Mapping[str, UnitState] = await self._host.systemd.look(names)
-        unread = shelved.unread and time.monotonic() >= self._reload_after
-        return Sight(shelved.held, states, shelved.launches, unread, self._hands.stopping)
+        unreadable = self._unreadable if time.monotonic() < self._reload_after else None
+        return Sight(shelved.held, states, shelved.launches, shelved.unread, self._hands.stopping, unreadable)
 
     async def _work(self, sight: Sight) -> dict[str, str]:
         """Do what is to be done now; refusals that stand as long as the machine is as it is."""
-        self._note_unfound(sight)
-        now = time.monotonic()
-        waiting = {name for name, fault in self._faults.items() if fault.until > now}
-        wanted = [each for each in find_wanted(self._orders.listed, sight) if each.name not in waiting]
-        self._contents.keep(wanted)
-        await self._fetch(wanted)
-        waiting = {name for name, fault in self._faults.items() if fault.until > now}
+        waiting = self._find_waiting()
         plan = decide(self._orders.listed, self._contents.texts, sight, waiting)
         busy = {name for each in plan.operations if (name := _name_of(each)) is not None}
-        missing = {each.name for each in wanted if each.hash not in self._contents.texts}
+        missing = {each.name for each in self._find_wanted(sight) if each.hash not in self._contents.texts}
         for name in self._faults.keys() - waiting - busy - missing - sight.stopping:
             del self._faults[name]
         self._turns = self._turns + 1 if plan.operations else 0
@@ -163,18 +162,30 @@ class Keeper:
             await self._act(plan)
         return dict(plan.refusals)
 
-    async def _fetch(self, wanted: list[Order]) -> None:
-        if not wanted or time.monotonic() < self._api_after:
-            return
+    def _find_waiting(self) -> set[str]:
+        now = time.monotonic()
+        return {name for name, fault in self._faults.items() if fault.until > now}
+
+    def _find_wanted(self, sight: Sight) -> list[Order]:
+        waiting = self._find_waiting()
+        return [each for each in find_wanted(self._orders.listed, sight) if each.name not in waiting]
+
+    async def _fetch(self, sight: Sight) -> bool:
+        """Read the contents that are missing; whether the API server was asked for any."""
+        wanted = self._find_wanted(sight)
+        self._contents.keep(wanted)
+        if time.monotonic() < self._api_after or all(each.hash in self._contents.texts for each in wanted):
+            return False
         try:
             problems = await self._contents.fetch(wanted)
         except NoAnswerError as error:
             logger.warning("%s: contents of units can't be read: %s", self._name, error)
             self._pause_api()
-            return
+            return True
         for order in wanted:
             if order.name in problems:
                 self._note_fault(order.name, problems[order.name])
+        return True
 
     def _note_unfound(self, sight: Sight) -> None:
         """Files that systemd does not find though they were linked: not again and again without a pause."""
@@ -185,7 +196,8 @@ class Keeper:
 
     async def _act(self, plan: Plan) -> None:
         outcome = await self._hands.carry_out(plan.operations, self._note_operation)
-        if outcome.reload:
+        if outcome.unreadable is not None:
+            self._unreadable = outcome.unreadable
             self._reload_after = time.monotonic() + self._settings.retry_seconds
         self._loaded = {each.name: each.hash for each in self._orders.listed if each.name in outcome.loaded}
         if self._turns > MOST_TURNS:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ class FolderShelf:
             return {}, True
 
     def _save(self, launches: dict[str, Launch], unread: bool) -> None:
-        told = {name: {"hash": each.hash, "fault": each.fault} for name, each in launches.items()}
+        told = {name: asdict(each) for name, each in launches.items()}
         self._memory.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         _write(self._memory, json.dumps({"launches": told, "unread": unread}), 0o600)
 

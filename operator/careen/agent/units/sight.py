@@ -45,6 +45,9 @@ class Launch:
     """The content it was started with."""
     fault: str | None = None
     """How that start failed, as a sentence; None if it did not, or goes on."""
+    stopping: bool = False
+    """Whether a stop was asked for since then. What came of it may never be known: the agent may die, or lose systemd,
+    before it hears. So a new order to launch the unit asks for a start once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ class Sight:
     """Whether files have changed since systemd last read them."""
     stopping: frozenset[str] = frozenset()
     """Units that systemd has been asked to stop and has not answered for yet."""
+    unreadable: str | None = None
+    """Why systemd could not read the files just now, a sentence; it is then not asked to again for a while."""
 
     def state(self, name: str) -> UnitState:
         """What systemd has of a unit."""
@@ -88,9 +93,12 @@ class Sight:
     def has(self, name: str) -> bool:
         """Whether anything of a unit on this machine is the agent's: its file, what systemd read, or what it started.
 
-        The machine's own units, and what comes up by itself, as mounts do, are not.
+        The machine's own units, and what comes up by itself, as mounts do, are not. What runs though its file is
+        gone is taken for the agent's: it may be all that is left when its folder and its memory were lost.
         """
-        return name in self.held or name in self.launches or self.state(name).ours
+        state = self.state(name)
+        orphaned = state.running and state.load == "not-found"
+        return name in self.held or name in self.launches or state.ours or orphaned
 
 
 def read_orders(entries: object) -> Orders:

@@ -54,12 +54,12 @@ def show_journal(unit: str, options: JournalOptions) -> list[str]:
 
 def show_unit(unit: str) -> list[str]:
     """systemctl as fleetctl calls it."""
-    return ["systemctl", "status", "-l", "--no-pager", unit]
+    return ["systemctl", "status", "-l", "--no-pager", "--", unit]
 
 
 def restart_unit(unit: str) -> list[str]:
     """Restart a unit where it is."""
-    return ["systemctl", "restart", unit]
+    return ["systemctl", "restart", "--", unit]
 
 
 def call_ssh(host: str, options: SshOptions, command: Sequence[str] = ()) -> list[str]:

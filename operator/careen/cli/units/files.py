@@ -53,7 +53,10 @@ def read_picks(words: Iterable[str]) -> list[Pick]:
 
 
 def name_picks(words: Iterable[str]) -> list[Pick]:
-    """What the words stand for where only the cluster's units count; of a path, its base name."""
+    """What the words stand for where only the cluster's units count; of a path, its base name.
+
+    A folder stands for the units whose files are in it, and is named with a slash: `units/`, `./units`.
+    """
     names = (name for word in words for name in _list_names(word))
     return [Pick(name, name) for name in dict.fromkeys(names)]
 
@@ -72,7 +75,8 @@ def read_text(path: Path) -> str:
 
 def _list_names(word: str) -> Iterator[str]:
     path = Path(word)
-    if path.is_dir():
+    # A bare word is a unit, whatever folder of that name happens to be here: these verbs stop things.
+    if path.is_dir() and ("/" in word or word in (".", "..")):
         yield from (each.name for each in _list_files(path))
     else:
         yield complete_name(path.name)

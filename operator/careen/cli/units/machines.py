@@ -12,6 +12,7 @@ from careen.cli.units.commands import JournalOptions, SshOptions, restart_unit, 
 from careen.cli.units.registry import read_machine_named, read_machines
 from careen.cli.units.routes import Closed, Errand, Via, run_on_machine, run_ssh
 from careen.cli.units.views import MachineView, UnitView
+from careen.kube.errors import ApiError
 
 if TYPE_CHECKING:
     from careen.kube.session import Session
@@ -78,7 +79,8 @@ async def show_statuses(
 async def _try(session: Session, machine: MachineView, errand: Errand, teller: Teller) -> int:
     try:
         return await run_on_machine(session, machine, errand)
-    except CommandError as error:
+    except (CommandError, ApiError) as error:
+        # The other machines are of interest all the same.
         teller.error(str(error))
         return 1
 

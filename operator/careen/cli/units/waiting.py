@@ -134,7 +134,10 @@ async def wait_gone(session: Session, names: set[str], seconds: float, tell: Tel
 
     def decode(document: Document) -> frozenset[str]:
         machine = read_machine(document, None)
-        return frozenset(each.unit for each in machine.reports if each.held and each.unit in names)
+        held = {each.unit for each in machine.reports if each.held}
+        # Ordered and not reported yet: it may be about to start.
+        ordered = {each["name"] for each in (document.get("spec") or {}).get("units") or ()}
+        return frozenset(names & (held | ordered))
 
     store: Store[frozenset[str]] = _make_store(session, NODES, decode, watch)
     ends = time.monotonic() + seconds
