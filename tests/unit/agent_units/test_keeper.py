@@ -41,7 +41,7 @@ def units(systemd: SimulatedSystemd) -> UnitHost:
 async def test_an_order_becomes_a_running_unit_with_at_most_three_writes(
     api: UnitsNode, systemd: SimulatedSystemd, units: UnitHost
 ) -> None:
-    systemd._job_seconds = 0.1
+    systemd.job_seconds = 0.1
     async with keeping(api, units):
         api.order("web.service", WEB)
         await settle(lambda: api.report("web.service").get("active") == "active")
