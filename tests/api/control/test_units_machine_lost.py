@@ -1,4 +1,4 @@
-"""A machine of 200 dies with its units: they run elsewhere soon after the grace period, and nobody else is disturbed."""
+"""A machine of 200 dies with its units: they run elsewhere soon after the grace period; nobody else is disturbed."""
 
 from __future__ import annotations
 
