@@ -13,6 +13,7 @@ from careen.sandbox.memory import MemoryMachine
 
 LOOK_SECONDS = 0.01
 """The machines live in the loop that looks: no state of theirs that lasts longer goes unseen."""
+ASK_SECONDS = 0.05
 RUNS = frozenset({"active", "reloading"})
 
 
@@ -94,21 +95,25 @@ class Ledger:
         deadline = time.monotonic() + seconds
         while not check():
             assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(ASK_SECONDS)
 
 
 @asynccontextmanager
 async def keep_ledger(
     machines: Sequence[MemoryMachine],
     judge: Callable[[str, frozenset[str]], Iterable[str]] = lambda _machine, _units: (),
+    look_seconds: float = LOOK_SECONDS,
 ) -> AsyncIterator[Ledger]:
-    """A ledger that is kept until the end of the block; what it could not look at is an error of the test."""
+    """A ledger that is kept until the end of the block; what it could not look at is an error of the test.
+
+    look_seconds: from one look to the next; with hundreds of machines each look takes milliseconds.
+    """
     ledger = Ledger(machines, judge)
 
     async def watch() -> None:
         while True:
             ledger.look()
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(look_seconds)
 
     task = asyncio.create_task(watch(), name="ledger")
     try:

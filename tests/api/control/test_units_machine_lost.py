@@ -38,7 +38,7 @@ async def test_the_units_of_a_machine_that_dies_run_elsewhere(stage, own_plane: 
     movable = {name_of(unit) for unit in units} - {"everywhere-1.service", "everywhere-2.service"}
     async with (
         stage(MACHINES, options=OPTIONS, renew_seconds=RENEW_SECONDS) as scene,
-        keep_ledger(scene.fleet.machines, find_wrongs) as ledger,
+        keep_ledger(scene.fleet.machines, find_wrongs, look_seconds=0.05) as ledger,
     ):
         await create_units(scene.fleet.admin, units)
         await ledger.until(lambda: all(ledger.place(name) for name in movable), "all units run", 240)
@@ -53,9 +53,9 @@ async def test_the_units_of_a_machine_that_dies_run_elsewhere(stage, own_plane: 
         audit = AuditReader(own_plane.audit_log)
         await scene.fleet.power_off(dead)
         ledger.dead.add(dead)
+        await ledger.until(lambda: all(ledger.place(name) for name in lost), "all run again", 120)
         last = scene.witness.sightings(LEASES, f"{AGENT_LEASE_PREFIX}{dead}")[-1].at
         due = last + SILENCE_SECONDS + GRACE_SECONDS
-        await ledger.until(lambda: all(ledger.place(name) for name in lost), "all run again", 120)
         taken = {name: ledger.began[name, ledger.place(name)] - due for name in lost}
         await asyncio.sleep(SETTLED_SECONDS)
         gained = {ledger.place(name) for name in lost}

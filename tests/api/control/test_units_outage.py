@@ -17,7 +17,7 @@ from unit_ledger import count_jobs, keep_ledger
 
 MACHINES, COUNT = 50, 250
 RENEW_SECONDS = 3.0
-SILENCE_SECONDS, GRACE_SECONDS = 12.0, 3.0
+SILENCE_SECONDS, GRACE_SECONDS = 12.0, 8.0
 OPTIONS = ("--silence-seconds", str(SILENCE_SECONDS), "--unit-grace-seconds", str(GRACE_SECONDS))
 AWAY_SECONDS = 25.0
 """More than silence and grace together: who trusted the age of a Lease would move all units when it is back. Two
