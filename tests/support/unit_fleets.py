@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
+from careen.kube.errors import AlreadyExists
 from careen.kube.resources import UNITS
+from careen.kube.retry import retry_idempotent
 from careen.kube.session import Session
 from careen.kube.write import create
 
@@ -56,12 +59,13 @@ def name_of(unit: Document) -> str:
 
 
 async def create_units(session: Session, units: Iterable[Document]) -> None:
-    """Make all of them."""
+    """Make all of them; one whose answer is lost on a busy machine is asked for again."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def make(unit: Document) -> None:
         async with gate:
-            await create(session, UNITS, unit)
+            with suppress(AlreadyExists):
+                await retry_idempotent(lambda: create(session, UNITS, unit), deadline=30.0)
 
     async with asyncio.TaskGroup() as group:
         for unit in units:

@@ -51,7 +51,7 @@ async def test_a_unit_is_started_shown_stopped_and_destroyed(stage, own_plane: C
         assert ledger.place("web@1.service") == machine
         code, out, err = await careen(scene, "destroy", "web@1")
         assert (code, out, err) == (0, "Destroyed web@1.service\n", "")
-        assert count_jobs(scene.fleet.machines) == {}
+        await ledger.until(lambda: count_jobs(scene.fleet.machines) == {}, "systemd has forgotten it", 5)
         assert (await scene.fleet.admin.request("GET", UNITS.path())).body["items"] == []
         assert (await careen(scene, "status", "--via", "none", "web@1"))[0] == 1
         await scene.until(lambda: not scene.node(machine)["spec"].get("units"), "the order is gone", 10)
