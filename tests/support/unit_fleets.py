@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from careen.kube.errors import AlreadyExists
@@ -65,7 +66,7 @@ async def create_units(session: Session, units: Iterable[Document]) -> None:
     async def make(unit: Document) -> None:
         async with gate:
             with suppress(AlreadyExists):
-                await retry_idempotent(lambda: create(session, UNITS, unit), deadline=30.0)
+                await retry_idempotent(partial(create, session, UNITS, unit), deadline=30.0)
 
     async with asyncio.TaskGroup() as group:
         for unit in units:
