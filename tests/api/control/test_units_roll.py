@@ -60,6 +60,7 @@ async def test_no_unit_that_can_move_waits_for_a_boot(stage) -> None:
     moves = sum(len(pauses) for name, pauses in ledger.pauses.items() if name in movable)
     moved = {name for name in movable if ledger.place(name) != homes[name]}
     print(f"{moves} pauses of movable units; median {longest[len(longest) // 2][0]:.2f} s, longest {longest[-1]}")
+    print(f"the longest ones: {[(round(seconds, 2), name) for seconds, name in longest[-12:]]}")
     print(f"pinned: {[round(ledger.longest(name), 2) for name in PINNED]}, moved in the end: {len(moved)}")
     assert len(moved) > UNITS / 4, "every machine was left once"
     assert longest[-1][0] <= 2 * JOB_SECONDS + HANDOVER_SECONDS
