@@ -13,7 +13,7 @@ BOOT_SECONDS = 6.0
 JOB_SECONDS = 0.3
 """How long each unit takes to stop, and to start."""
 HANDOVER_SECONDS = 2.0
-"""What may be added to a unit's own stop and start: the operator hears that it has stopped, and tells the new machine."""
+"""What may come to a unit's own stop and start: the operator hears that it has stopped, and tells the new machine."""
 PAIRS, SURGED = 30, 30
 PINNED = ("pinned-1.service", "pinned-2.service")
 EVERYWHERE = ("everywhere-1.service", "everywhere-2.service", "everywhere-3.service")
