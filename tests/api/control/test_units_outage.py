@@ -48,6 +48,7 @@ async def test_nothing_happens_to_units_while_the_api_server_is_away(stage, own_
         before, places = count_jobs(scene.fleet.machines), await read_places(scene)
         assert set(before.values()) == {(1, 0, "active")}
         audit = AuditReader(own_plane.audit_log)
+        ledger.pauses.clear()
         apiserver = own_plane.pids["apiserver"]
         os.kill(apiserver, signal.SIGSTOP)
         try:
