@@ -38,8 +38,8 @@ class Ledger:
     """What is wrong with these units on one machine; asked at each change."""
     running: dict[str, frozenset[str]] = field(default_factory=dict)
     """Units by machine."""
-    where: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-    """Machines by unit."""
+    where: dict[str, set[str]] = field(default_factory=dict)
+    """Machines by unit, of all units that ever ran."""
     pauses: dict[str, list[Pause]] = field(default_factory=lambda: defaultdict(list))
     """Times in which a unit that had run before ran nowhere, by unit."""
     began: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Ledger:
         for name in before - units:
             self.where[name].discard(machine)
         for name in units - before:
-            self.where[name].add(machine)
+            self.where.setdefault(name, set()).add(machine)
             self.began[name, machine] = now
             if len(self.where[name]) > 1:
                 self.doubled.add(name)
@@ -85,9 +85,13 @@ class Ledger:
             known.append(time.monotonic() - self._down[name])
         return max(known, default=0.0)
 
+    def find(self, name: str) -> set[str]:
+        """Machines that the unit runs on."""
+        return self.where.get(name, set())
+
     def place(self, name: str) -> str:
         """The one machine that the unit runs on; empty if there is none, or there are several."""
-        found = self.where.get(name, set())
+        found = self.find(name)
         return next(iter(found)) if len(found) == 1 else ""
 
     async def until(self, check: Callable[[], object], what: str, seconds: float) -> None:

@@ -45,7 +45,7 @@ async def test_a_unit_is_started_shown_stopped_and_destroyed(stage, own_plane: C
         code, out, _ = await careen(scene, "list-units", "--no-legend", "--fields", "unit,active,sub")
         assert (code, out.split()) == (0, ["web@1.service", "active", "running"])
         assert await careen(scene, "stop", "web@1") == (0, "", "Successfully stopped units [web@1.service].\n")
-        assert not ledger.where["web@1.service"]
+        assert not ledger.find("web@1.service")
         assert count_jobs(scene.fleet.machines) == {(machine, "web@1.service"): (1, 1, "inactive")}
         assert (await careen(scene, "start", "web@1"))[0] == 0
         assert ledger.place("web@1.service") == machine

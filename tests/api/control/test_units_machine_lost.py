@@ -43,7 +43,7 @@ async def test_the_units_of_a_machine_that_dies_run_elsewhere(stage, own_plane: 
         await create_units(scene.fleet.admin, units)
         await ledger.until(lambda: all(ledger.place(name) for name in movable), "all units run", 240)
         everywhere = "everywhere-1.service"
-        await ledger.until(lambda: len(ledger.where[everywhere]) == MACHINES, f"{everywhere} on all", 60)
+        await ledger.until(lambda: len(ledger.find(everywhere)) == MACHINES, f"{everywhere} on all", 60)
         await asyncio.sleep(SETTLED_SECONDS)
         dead = ledger.place("side-0.service")
         lost = {name for name in movable if ledger.place(name) == dead}

@@ -42,8 +42,8 @@ async def test_nothing_happens_to_units_while_the_api_server_is_away(stage, own_
         keep_ledger(scene.fleet.machines) as ledger,
     ):
         await create_units(scene.fleet.admin, units)
-        await ledger.until(lambda: all(ledger.where[name] for name in names), "all units run", 120)
-        await ledger.until(lambda: len(ledger.where["everywhere.service"]) == MACHINES, "global ones too", 60)
+        await ledger.until(lambda: all(ledger.find(name) for name in names), "all units run", 120)
+        await ledger.until(lambda: len(ledger.find("everywhere.service")) == MACHINES, "global ones too", 60)
         await asyncio.sleep(5.0)
         before, places = count_jobs(scene.fleet.machines), await read_places(scene)
         assert set(before.values()) == {(1, 0, "active")}

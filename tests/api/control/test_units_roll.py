@@ -72,8 +72,8 @@ async def test_no_unit_that_can_move_waits_for_a_boot(stage) -> None:
         names = {name_of(unit) for unit in units}
         movable = names - {*PINNED, *EVERYWHERE}
         await create_units(scene.fleet.admin, units)
-        await ledger.until(lambda: all(ledger.where[name] for name in names), "all units run", 120)
-        await ledger.until(lambda: all(len(ledger.where[n]) == MACHINES for n in EVERYWHERE), "global ones too", 60)
+        await ledger.until(lambda: all(ledger.find(name) for name in names), "all units run", 120)
+        await ledger.until(lambda: all(len(ledger.find(n)) == MACHINES for n in EVERYWHERE), "global ones too", 60)
         ledger.pauses.clear()
         ledger.doubled.clear()
         homes = {name: ledger.place(name) for name in movable}
@@ -81,8 +81,8 @@ async def test_no_unit_that_can_move_waits_for_a_boot(stage) -> None:
             machine.host.units.systemd.job_seconds = JOB_SECONDS
         await scene.policy(strategy={"maxUnavailable": AT_ONCE, "maxStaging": MACHINES})
         await scene.complete(seconds=300)
-        await ledger.until(lambda: all(ledger.where[name] for name in names), "all units run", 60)
-        await ledger.until(lambda: all(len(ledger.where[n]) == MACHINES for n in EVERYWHERE), "global ones too", 60)
+        await ledger.until(lambda: all(ledger.find(name) for name in names), "all units run", 60)
+        await ledger.until(lambda: all(len(ledger.find(n)) == MACHINES for n in EVERYWHERE), "global ones too", 60)
         assert {scene.version(name) for name in scene.fleet.names} == {"2.0.0"}
         assert {machine.boots for machine in scene.fleet.machines} == {1}
 

@@ -33,6 +33,8 @@ async def stop(there: Any, name: str) -> None:
 async def test_a_move_is_a_pause_of_its_length_and_a_surge_is_none() -> None:
     one, two = machine("one"), machine("two")
     async with keep_ledger([one, two], find_wrongs) as ledger:
+        assert ledger.find("a.service") == set()
+        await asyncio.sleep(0.05)
         await start(one, "a.service")
         await start(one, "s.service")
         await ledger.until(lambda: ledger.place("a.service") == ledger.place("s.service") == "one", "both run", 5)
@@ -43,6 +45,7 @@ async def test_a_move_is_a_pause_of_its_length_and_a_surge_is_none() -> None:
         await asyncio.sleep(0.05)
         await stop(one, "s.service")
         await ledger.until(lambda: ledger.place("a.service") == ledger.place("s.service") == "two", "both moved", 5)
+    assert len(ledger.pauses["a.service"]) == 1, "the time before its first start is none"
     assert 0.15 < ledger.longest("a.service") < 1.0
     assert ledger.longest("s.service") == 0.0
     assert ledger.doubled == {"s.service"}
