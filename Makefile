@@ -9,7 +9,7 @@ ARGS ?=
 SEEDS ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages demo demo-vm test test-install lint unit model api test-chart docs test-vm test-vm-all test-cluster observe dashboard-picture sim bench crds site artifact image image-lock test-image e2e kind-up kind-demo kind-down picture lock clean
+.PHONY: help setup packages demo demo-vm test test-install lint unit model api test-chart test-units docs test-vm test-vm-all test-cluster observe dashboard-picture sim bench crds site artifact image image-lock test-image e2e kind-up kind-demo kind-down picture lock clean
 
 help: ## Show this help
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -59,7 +59,10 @@ model: setup ## The seeded model test: whole rollouts in memory, invariants afte
 	@$(BIN)/pytest -q tests/sim $(ARGS)
 
 api: setup ## Tests on a real API server (built at the first run, cached for ever after)
-	@$(BIN)/pytest -q -n 2 --dist loadfile tests/api $(ARGS)
+	@$(BIN)/pytest -q -n 2 --dist loadfile -m "not fleet" tests/api $(ARGS)
+
+test-units: setup ## Units on 30 to 200 machines: one dies, all are updated, the API server is away
+	@$(STEP) units $(BIN)/pytest -q -m fleet tests/api $(ARGS)
 
 test-chart: setup ## The Helm chart on a real API server (helm is built at the first run)
 	@$(BIN)/pytest -q -n 2 --dist loadfile tests/chart $(ARGS)

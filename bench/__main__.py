@@ -50,6 +50,7 @@ def bench_placement() -> list[str]:
             for what, figure in rows
         ),
         f"one machine lost by from nothing: 1/{1 / found.share:.0f}; {found.unplaced} units without a place",
+        *judge(found.share <= 1 / 20, "one machine lost takes 1/20 of a placement from nothing at most"),
     ]
 
 

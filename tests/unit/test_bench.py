@@ -52,6 +52,21 @@ def test_a_limit_that_is_not_kept_is_told(
     assert capsys.readouterr().out.count("MISSED") == sum(codes)
 
 
+@pytest.mark.parametrize(("lost_ms", "missed"), [(20.0, 0), (20.1, 1)])
+def test_a_lost_machine_that_costs_too_much_is_told(
+    bench: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    lost_ms: float,
+    missed: int,
+) -> None:
+    figure = bench.placement.Figure
+    found = bench.placement.Placing(figure(400.0, 8000.0, 5000), figure(1.0, 3.0, 0), figure(lost_ms, 250.0, 8), 0)
+    monkeypatch.setattr(bench.placement, "measure", lambda *_: found)
+    assert bench.main(["placement"]) == missed
+    assert capsys.readouterr().out.count("MISSED") == missed
+
+
 @pytest.mark.skipif(shutil.which("mkfs.ext4") is None, reason="mkfs.ext4 is not installed")
 def test_the_delta_is_measured_by_a_staging_that_fetches_the_new_blocks_alone(
     bench: ModuleType, tmp_path: Path

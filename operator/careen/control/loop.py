@@ -58,9 +58,9 @@ class Loop:
 
     async def lead(self, term: int, executor: Executor) -> None:
         """Lead until cancelled: raise the fence, take a consistent list, then plan and act."""
-        # From here on, or an earlier lead's last plan would look as if this one were stuck, and its trials as overdue.
+        # From here on: an earlier lead's last plan would look as if this one were stuck, and what it waited for as due.
         self.planned_at = time.monotonic()
-        self._world.forget_trials()
+        self._world.begin_lead()
         self._stopwatch = Stopwatch()
         self._roster = Roster()
         await self._world.wait_synced(FENCE_SECONDS * 10)

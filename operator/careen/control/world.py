@@ -189,9 +189,13 @@ class World:
         seen = ((lease.machine, parse_instant(lease.renewed)) for lease in leases)
         return {machine: at for machine, at in seen if at is not None}
 
-    def forget_trials(self) -> None:
-        """Count the time of trials anew: it runs only while this process leads (rule 7)."""
+    def begin_lead(self) -> None:
+        """Count anew what counts only while this process leads: the time of trials (rule 7), and grace periods.
+
+        A machine that was silent when an earlier lead of ours ended may have spoken since then.
+        """
         self._verifying.clear()
+        self._silent_since.clear()
 
     def _track_trials(self, machines: dict[str, Machine]) -> dict[str, float]:
         """When each order on trial was first seen so, forgotten at each gap of the watches (rule 7)."""

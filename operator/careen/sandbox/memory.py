@@ -214,6 +214,8 @@ class MemoryMachine:
         while True:
             end = await run_agent(self.host, self._agent, self.name, settings, self.host.units.host)
             started = asyncio.get_running_loop().time()
+            # They end with the system that goes down, and not only when the next one comes up.
+            self.host.units.reboot()
             await self.report_ready(False)
             await asyncio.sleep(max(0.0, self._boot_seconds - (asyncio.get_running_loop().time() - started)))
             await self.may_boot.wait()

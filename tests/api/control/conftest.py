@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -116,7 +116,10 @@ Stage = Callable[..., AbstractAsyncContextManager[Scene]]
 
 @pytest.fixture
 def stage(plane: Cluster) -> Stage:
-    """Makes a scene: machines that have reported, a lock, and an operator unless it is told not to start one."""
+    """Makes a scene: machines that have reported, a lock, and an operator unless it is told not to start one.
+
+    options: further options of `careen operator`.
+    """
 
     @asynccontextmanager
     async def make(
@@ -126,6 +129,7 @@ def stage(plane: Cluster) -> Stage:
         boot_seconds: float = 0.3,
         operator: bool = True,
         lease_seconds: float = 15.0,
+        options: Sequence[str] = (),
         **kw: Any,
     ) -> AsyncIterator[Scene]:
         async with run_fleet(count, boot_seconds=boot_seconds, cluster=plane, **kw) as fleet:
@@ -133,7 +137,8 @@ def stage(plane: Cluster) -> Stage:
             async with call_witness(fleet.admin, NAMESPACE) as witness:
                 scene = Scene(fleet, witness)
                 if operator:
-                    fleet.start_operator(lease_seconds=lease_seconds, identity="one")
+                    program = ("-m", "careen", "operator", *options)
+                    fleet.start_operator(lease_seconds=lease_seconds, identity="one", program=program)
                     await ready(scene)
                 yield scene
 

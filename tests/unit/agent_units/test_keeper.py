@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from careen.agent.units.report import Pace
+from careen.agent.units.settings import KeeperSettings
 from careen.agent.units.shelf import FolderShelf, MemoryShelf
 from careen.agent.units.simulated import SimulatedSystemd
 from careen.agent.units.systemd import UnitHost
@@ -43,7 +44,7 @@ def units(systemd: SimulatedSystemd) -> UnitHost:
 async def test_an_order_becomes_a_running_unit_with_at_most_three_writes(
     api: UnitsNode, systemd: SimulatedSystemd, units: UnitHost
 ) -> None:
-    systemd._job_seconds = 0.1
+    systemd.job_seconds = 0.1
     async with keeping(api, units):
         api.order("web.service", WEB)
         await settle(lambda: api.report("web.service").get("active") == "active")
@@ -406,3 +407,28 @@ async def test_a_content_that_many_units_have_is_not_read_for_each(api: UnitsNod
     async with keeping(api, units):
         await settle(lambda: sum(each["active"] == "active" for each in api.reports.values()) == 30)
     assert 1 <= len(api.reads) <= 4
+
+
+async def test_a_removal_is_told_at_once_however_much_was_told_before(api: UnitsNode, units: UnitHost) -> None:
+    settings = KeeperSettings(pace=Pace(quiet=0.03, longest=0.15, burst=2, interval=600.0))
+    async with keeping(api, units, settings):
+        for number in range(6):
+            api.order(f"web-{number}.service", WEB)
+            await settle(lambda n=number: api.report(f"web-{n}.service").get("active") == "active")
+        api.order("web-0.service", WEB, "removed")
+        # The unit is down until its new machine is told; that waits for this.
+        await settle(lambda: "hash" not in api.report("web-0.service"), 2.0)
+
+
+async def test_a_unit_that_flaps_does_not_pass_for_news_of_an_order(
+    api: UnitsNode, systemd: SimulatedSystemd, units: UnitHost
+) -> None:
+    settings = KeeperSettings(pace=Pace(quiet=0.01, longest=0.05, burst=2, interval=600.0))
+    async with keeping(api, units, settings):
+        api.order("web.service", WEB)
+        await settle(lambda: api.report("web.service").get("active") == "active")
+        for _ in range(10):
+            for act in (systemd.stop, systemd.start):
+                await (await act("web.service"))
+                await asyncio.sleep(0.05)
+    assert len(api.unit_writes) <= 3

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from careen.agent.units.report import MAX_MESSAGE, Pace, Pacer, normalize, report_blindness, report_units
+from careen.agent.units.report import (
+    MAX_MESSAGE,
+    Pace,
+    Pacer,
+    list_done,
+    normalize,
+    report_blindness,
+    report_units,
+)
 from careen.agent.units.sight import Launch, Order, Orders, Sight, UnitState
 from careen.api.held import MOST_UNITS, UnitReport
 
@@ -98,6 +106,28 @@ def test_after_a_burst_writes_are_far_between() -> None:
             writes += 1
         now += 0.1
     assert 3 + 5 <= writes <= 3 + 6
+
+
+def test_what_somebody_waits_for_is_written_all_the_same() -> None:
+    pacer = Pacer(Pace(quiet=0.4, longest=1.5, burst=1, interval=10.0))
+    pacer.due(wanted(1), [], 100.0)
+    for _ in range(5):
+        pacer.spend(100.4)
+    assert pacer.due(wanted(2), [], 100.5, pressing=True) == 100.9
+    assert pacer.due(wanted(2), [], 100.5) == 110.4, "and costs the rest no more than ten seconds"
+
+
+def test_an_order_is_done_when_its_machine_is_as_ordered() -> None:
+    running = {"name": "a.service", "hash": HASH, "load": "loaded", "active": "active", "launched": True}
+    ended = {**running, "active": "failed"}
+    stopped = {**running, "active": "inactive", "launched": False}
+    gone = {"name": "a.service", "load": "not-found", "active": "inactive", "launched": False}
+    for desired, done in {"launched": [running, ended], "loaded": [stopped, ended], "removed": [gone]}.items():
+        orders = Orders((order("a.service", desired),))
+        starting = {**running, "active": "activating"}
+        for report in (running, ended, stopped, gone, starting, {**running, "hash": OTHER}):
+            assert bool(list_done(orders, [report])) == (report in done), (desired, report)
+    assert not list_done(Orders((order("b.service"),)), [running])
 
 
 def test_what_the_api_server_leaves_out_is_no_change() -> None:

@@ -57,6 +57,9 @@ def test_the_grace_period_is_watched_from_end_to_end(monkeypatch: pytest.MonkeyP
     leases.live, leases.live_since = True, 2.0
     now[0] = 1006.0
     assert since() == {"m0": 1006.0}, "it may have spoken in the gap"
+    now[0] = 1050.0
+    world.begin_lead()
+    assert since() == {"m0": 1050.0}, "it may have spoken between two leads of this process"
     world.silence.observe("m0", "x", 0.0, time.monotonic())
     leases.live_since = time.monotonic()
     assert since() == {}

@@ -25,7 +25,7 @@ from careen.kube.write import patch_merge
 from .contents import Contents, NoAnswerError
 from .decision import Operation, Plan, Reload, decide, find_wanted
 from .hands import Hands
-from .report import Pacer, count_active, normalize, report_blindness, report_units
+from .report import Pacer, count_active, list_done, normalize, report_blindness, report_units
 from .settings import KeeperSettings
 from .sight import Order, Orders, Sight, UnitState, read_orders
 from .systemd import SystemdError, UnitHost
@@ -70,6 +70,7 @@ class Keeper:
         self._pacer = Pacer(settings.pace)
         self._entries: object = None
         self._orders = Orders()
+        self._told: frozenset[Order] = frozenset()
         self._faults: dict[str, Fault] = {}
         self._loaded: dict[str, str] = {}
         self._reload_after = 0.0
@@ -253,8 +254,11 @@ class Keeper:
     async def _report(self, node: NodeView, reports: list[dict[str, Any]], pause: float | None) -> float | None:
         """Write status.units if it is time to; the pause, cut short if it will be time before its end."""
         now = time.monotonic()
-        due = self._pacer.due(reports, normalize(node.status.get("units")), now)
+        done = list_done(self._orders, reports)
+        written, pressing = normalize(node.status.get("units")), bool(done - self._told)
+        due = self._pacer.due(reports, written, now, pressing=pressing)
         if due is None:
+            self._note_told(done)
             return pause
         due = max(due, self._api_after)
         if due > now:
@@ -270,8 +274,13 @@ class Keeper:
             return _sooner(pause, self._pause_api())
         self._settings.observer.note_write(done=True)
         self._api_failures = 0
+        self._note_told(done)
         self._nodes.apply(answer)
         return pause
+
+    def _note_told(self, done: frozenset[Order]) -> None:
+        """Remember which orders are known to be done, as long as they stand: a unit may come to another end later."""
+        self._told = (self._told | done) & frozenset(self._orders.listed)
 
     def _pause_api(self) -> float:
         self._api_failures += 1

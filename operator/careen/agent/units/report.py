@@ -9,7 +9,7 @@ from typing import Any
 
 from careen.api.held import MOST_UNITS
 
-from .sight import ABSENT, Orders, Sight, UnitState
+from .sight import ABSENT, AT_REST, Order, Orders, Sight, UnitState
 
 MAX_MESSAGE = 1024
 Document = dict[str, Any]
@@ -64,6 +64,23 @@ def normalize(reports: object) -> list[Document]:
     return [{"launched": False, **entry} for entry in entries if isinstance(entry, dict)]
 
 
+def list_done(orders: Orders, reports: Iterable[Document]) -> frozenset[Order]:
+    """Orders that these reports say are done: the operator waits for the word of each."""
+    told = {str(report.get("name")): report for report in reports}
+    return frozenset(order for order in orders.listed if order.name in told and _is_done(order, told[order.name]))
+
+
+def _is_done(order: Order, report: Document) -> bool:
+    active = report.get("active")
+    if order.desired == "removed":
+        return "hash" not in report and active in AT_REST
+    if report.get("hash") != order.hash:
+        return False
+    if order.desired == "launched":
+        return bool(report.get("launched")) and active != "activating"
+    return report.get("load") == "loaded" and active in AT_REST
+
+
 @dataclass(frozen=True)
 class Pace:
     """How seldom status.units is written. All times are in seconds."""
@@ -75,7 +92,8 @@ class Pace:
     burst: int = 6
     """Writes that may follow each other without more ado."""
     interval: float = 10.0
-    """After them, one write in so long: a unit that fails and restarts for ever must not keep the API server busy."""
+    """After them, one write in so long: a unit that fails and restarts for ever must not keep the API server busy. What
+    says for the first time that an order is done does not wait for it: the unit may be down until that is known."""
 
 
 class Pacer:
@@ -89,8 +107,13 @@ class Pacer:
         self._tokens = float(pace.burst)
         self._counted = -math.inf
 
-    def due(self, wanted: Sequence[Document], written: Sequence[Document], now: float) -> float | None:
-        """The instant at which `wanted` is to be written; None if it says what is `written`. Ask at each change."""
+    def due(
+        self, wanted: Sequence[Document], written: Sequence[Document], now: float, *, pressing: bool = False
+    ) -> float | None:
+        """The instant at which `wanted` is to be written; None if it says what is `written`. Ask at each change.
+
+        pressing: somebody waits for it, and it is not said again and again.
+        """
         if list(wanted) == list(written):
             self._seen, self._first = None, math.inf
             return None
@@ -98,12 +121,12 @@ class Pacer:
             self._seen, self._last = list(wanted), now
             self._first = min(self._first, now)
         settled = min(self._last + self._pace.quiet, self._first + self._pace.longest)
-        return max(settled, self._next_token(now))
+        return settled if pressing else max(settled, self._next_token(now))
 
     def spend(self, now: float) -> None:
         """A write was made, or tried."""
         self._refill(now)
-        self._tokens -= 1.0
+        self._tokens = max(0.0, self._tokens - 1.0)
         self._seen, self._first = None, math.inf
 
     def _next_token(self, now: float) -> float:

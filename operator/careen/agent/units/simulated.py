@@ -77,17 +77,18 @@ class SimulatedSystemd:
     """The books. Two agents, one after the other, see the same if they have the same `books`.
 
     books: file that keeps them, in a folder that is emptied at each boot; None: this object keeps them. faults: file
-    with what is to go wrong; None: the attribute `faults` says it. job_seconds: how long a start or a stop takes.
+    with what is to go wrong; None: the attribute `faults` says it. job_seconds: how long a start or a stop takes; the
+    attribute of that name may be changed at any time.
     """
 
     def __init__(
         self, shelf: Shelf, *, books: Path | None = None, faults: Path | None = None, job_seconds: float = 0.0
     ) -> None:
         self.faults = Faults()
+        self.job_seconds = job_seconds
         self._shelf = shelf
         self._books = books
         self._faults_file = faults
-        self._job_seconds = job_seconds
         self._entries: dict[str, Entry] = {}
         self._read = books is None
         self._on_change: Callable[[], None] = lambda: None
@@ -164,7 +165,7 @@ class SimulatedSystemd:
                 entry.active, entry.sub, entry.ends = "failed", "failed", None
             return "failed" if entry.active == "failed" else "done"
 
-        if entry.active in ("inactive", "failed") and self._job_seconds:
+        if entry.active in ("inactive", "failed") and self.job_seconds:
             entry.active, entry.sub = "activating", "start"
         return self._work(finish)
 
@@ -191,7 +192,7 @@ class SimulatedSystemd:
 
     def _work(self, finish: Callable[[], str]) -> Awaitable[str]:
         async def work() -> str:
-            await asyncio.sleep(self._job_seconds)
+            await asyncio.sleep(self.job_seconds)
             result = finish()
             self._save()
             self._on_change()
