@@ -1,6 +1,8 @@
 """Options of the whole test run."""
 
+import logging
 import os
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,3 +21,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the kubeconfig's current context, confirmed, unless its name begins with kind- or careen-: "
         "the tests delete objects",
     )
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Take back what a test sets up on the root logger, as `careen` itself does: its stream ends with the test."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level

@@ -361,11 +361,11 @@ async def test_an_agent_that_died_while_a_unit_stopped_starts_it_when_it_is_orde
     async with keeping(api, units):
         api.order("web.service", WEB)
         await settle(lambda: api.report("web.service").get("active") == "active")
-        systemd._job_seconds = 0.3
+        systemd.job_seconds = 0.3
         api.order("web.service", between[1], between[0])
         await settle(lambda: systemd._jobs)
     await settle(lambda: systemd.entries["web.service"].active == "inactive")
-    systemd._job_seconds = 0.0
+    systemd.job_seconds = 0.0
     api.order("web.service", WEB)
     async with keeping(api, units):
         await settle(lambda: systemd.entries["web.service"].active == "active", 2.0)
