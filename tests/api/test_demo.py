@@ -22,7 +22,7 @@ def test_demo_prints_its_figures_and_ends_with_0(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
-    assert list(document) == ["ok", "good", "broken", "idle"]
+    assert list(document) == ["ok", "good", "broken", "units", "idle"]
     assert document["ok"] is True
     good, broken, idle = document["good"], document["broken"], document["idle"]
     assert list(good) == ["machines", "updated", "seconds", "maxUnavailableSeen"]
@@ -31,6 +31,10 @@ def test_demo_prints_its_figures_and_ends_with_0(tmp_path: Path) -> None:
     assert list(broken) == ["rolledBack", "untouched", "halted", "reason"]
     assert (broken["rolledBack"], broken["untouched"], broken["halted"]) == (1, 5, True)
     assert "Panic" in broken["reason"]
+    units = document["units"]
+    assert list(units) == ["runs", "moves", "interrupted"]
+    assert (units["runs"], units["interrupted"]) == (1, 0)
+    assert units["moves"] >= 1
     assert list(idle) == ["seconds", "writes", "lists"]
     assert (idle["writes"], idle["lists"]) == (0, 0)
     assert idle["seconds"] >= 5

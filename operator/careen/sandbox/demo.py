@@ -1,5 +1,7 @@
 """The demo: six machines go from 1.0.0 to 2.0.0 by themselves, and a broken 2.1.0 stops at its first machine.
 
+A systemd unit runs on one of them all the while, and is elsewhere whenever its machine boots.
+
 What is told at the end was seen by an independent watch, on the disks, and in the API server's audit log; nothing is
 taken from the operator's word alone.
 """
@@ -19,7 +21,7 @@ from careen.disk.boot import choose_entry
 from careen.disk.ext4 import read_ext4_file
 from careen.disk.table import open_table
 from careen.disk.types import Attributes
-from careen.kube.resources import CORE_NODES, NODES, POLICIES
+from careen.kube.resources import CORE_NODES, NODES, POLICIES, UNITS
 from careen.kube.session import Session
 from careen.kube.write import create, patch_merge
 from careen.sandbox.audit import AuditReader, Request
@@ -30,10 +32,17 @@ from careen.sandbox.witness import Document, Moment, Witness
 
 BROKEN_VERSION = "2.1.0"
 POLICY = "os"
+UNIT = "hello.service"
+UNIT_FILE = """[Unit]
+Description=A unit that moves away before its machine boots
+
+[Service]
+ExecStart=/usr/bin/sleep infinity
+"""
 MACHINES, ZONES = 6, 3
 MAX_UNAVAILABLE, MAX_IN_ZONE = 2, 1
 SOAK_SECONDS = 3
-GOOD_SECONDS, BROKEN_SECONDS = 90.0, 60.0
+UNIT_SECONDS, GOOD_SECONDS, BROKEN_SECONDS = 30.0, 90.0, 60.0
 QUIET_SECONDS, IDLE_SECONDS = 2.0, 10.0
 SETTLE_SECONDS = 0.5
 """How long one watch may lag behind another before what they saw is judged."""
@@ -71,6 +80,18 @@ class Broken:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """The unit that ran during both updates, by what the agents told."""
+
+    runs: int
+    """Machines on which it runs at the end."""
+    moves: int
+    """How often it came to another machine."""
+    interrupted: int
+    """Boots of a machine while the unit still ran there."""
+
+
+@dataclass(frozen=True)
 class Idle:
     """The fleet at rest; Leases do not count."""
 
@@ -86,6 +107,7 @@ class Result:
     ok: bool
     good: Good
     broken: Broken
+    units: Moved
     idle: Idle
 
     def dump(self) -> dict[str, Any]:
@@ -105,6 +127,7 @@ class Result:
                 "halted": broken.halted,
                 "reason": broken.reason,
             },
+            "units": asdict(self.units),
             "idle": asdict(self.idle),
         }
 
@@ -138,19 +161,35 @@ def demo_policy(repository: str, version: str = NEXT_VERSION) -> Document:
     }
 
 
+def demo_unit() -> Document:
+    """The unit of the demo: it may run anywhere."""
+    spec = {"content": UNIT_FILE, "desiredState": "launched"}
+    return {"apiVersion": API_VERSION, "kind": "Unit", "metadata": {"name": UNIT}, "spec": spec}
+
+
 async def play(sandbox: Sandbox, witness: Witness, session: Session, tell: Tell) -> Result:
     """Play the demo on a sandbox that is up; `tell` hears each turn. TimeoutError when something does not happen."""
+    await _start_unit(witness, session, tell)
     good = await _update(sandbox, witness, session, tell)
     broken = await _break(sandbox, witness, session, tell)
+    units = judge_unit(witness, sandbox.names)
     idle = await _rest(sandbox, tell)
     ok = (
         good.updated == good.machines == len(sandbox.names)
         and 0 < good.max_unavailable_seen <= MAX_UNAVAILABLE
         and good.max_in_zone_seen <= MAX_IN_ZONE
         and (broken.rolled_back, broken.untouched, broken.halted) == (1, len(sandbox.names) - 1, True)
+        and (units.runs, units.interrupted) == (1, 0)
+        and units.moves > 0
         and (idle.writes, idle.lists) == (0, 0)
     )
-    return Result(ok, good, broken, idle)
+    return Result(ok, good, broken, units, idle)
+
+
+async def _start_unit(witness: Witness, session: Session, tell: Tell) -> None:
+    await create(session, UNITS, demo_unit())
+    where = await witness.until(find_unit, f"{UNIT} runs", UNIT_SECONDS)
+    tell(f"careen unit start: {UNIT} runs on {', '.join(where)}")
 
 
 async def _update(sandbox: Sandbox, witness: Witness, session: Session, tell: Tell) -> Good:
@@ -280,6 +319,31 @@ def was_rolled_back(witness: Witness, name: str) -> bool:
     return went_back
 
 
+def find_unit(witness: Witness) -> list[str]:
+    """Machines on which the unit runs now, as their agents tell."""
+    return [name for name, node in witness.live[NODES].items() if _runs_unit(node)]
+
+
+def judge_unit(witness: Witness, machines: Iterable[str]) -> Moved:
+    """What happened to the unit from its start on."""
+    moves, interrupted = -1, 0
+    for name in machines:
+        boot, ran = "", False
+        for node in witness.history(NODES, name):
+            status = node.get("status") or {}
+            if boot and status.get("bootID") != boot:
+                interrupted += ran
+                ran = False
+            moves += _runs_unit(node) and not ran
+            boot, ran = status.get("bootID", ""), _runs_unit(node)
+    return Moved(len(find_unit(witness)), moves, interrupted)
+
+
+def _runs_unit(node: Document) -> bool:
+    reports = (node.get("status") or {}).get("units") or ()
+    return any(each["name"] == UNIT and each["active"] == "active" for each in reports)
+
+
 def _read_disks(sandbox: Sandbox) -> dict[str, Disk]:
     return {name: read_disk(sandbox.folder_of(name) / "disk.img") for name in sandbox.names}
 
@@ -298,7 +362,7 @@ def read_disk(path: Path) -> Disk:
 
 def explain_result(result: Result) -> list[str]:
     """The figures as sentences."""
-    good, broken, idle = result.good, result.broken, result.idle
+    good, broken, units, idle = result.good, result.broken, result.units, result.idle
     down = f"{good.max_unavailable_seen} down at once (allowed: {MAX_UNAVAILABLE})"
     zone = f"{good.max_in_zone_seen} in one zone (allowed: {MAX_IN_ZONE})"
     halted = "halted" if broken.halted else "NOT halted"
@@ -307,6 +371,7 @@ def explain_result(result: Result) -> list[str]:
         f"       at most {down}, {zone}",
         f"{BROKEN_VERSION}: {broken.rolled_back} machine back by itself, {broken.untouched} never touched; {halted}",
         f"       {broken.reason}",
+        f"{UNIT}: moved {units.moves} times before a boot; boots of a machine that it ran on: {units.interrupted}",
         f"idle:  {idle.writes} writes and {idle.lists} lists by operator and agents in {idle.seconds:g} s",
         "all of it was observed" if result.ok else "NOT all of it was observed",
     ]
