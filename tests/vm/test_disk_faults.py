@@ -148,10 +148,18 @@ def test_a_journal_that_can_not_be_written_for_once_is_written_again(site: Site,
     machine = stage_and_hold(site)
     machine.spoil(BlockFault("write", error=error, once=True))
     site.ask_for("2", paused=False)
-    said = machine.console.wait_for(r"WriteJournal for \S+ failed: Disk: .*Input/output error", STAGE_SECONDS)
-    wait_up(machine, "2", B, "kexec")
-    status = site.wait_phase(NAME, ENDED, "2", COMMIT_SECONDS)
-    assert (status["step"]["phase"], status["booted"]) == ("Committed", "B"), status
+    said = machine.console.wait_for(r"WriteJournal for \S+ failed: Disk: ", STAGE_SECONDS)
+    then = machine.console.wait_for(
+        r"failed: Disk: .*Read-only file system|OS up: version=2 slot=B boot=kexec", BOOT_SECONDS
+    )
+    if "Read-only" in then.text:
+        # ext4's own journal was hit, as its timer has it: such a file system takes no write until a reset.
+        machine.cut_power()
+        machine.start()
+        wait_up(machine, "1", A, "firmware")
+        wait_up(machine, "2", B, "kexec", STAGE_AND_BOOT_SECONDS)
+    status = site.wait_phase(NAME, ("Committed",), "2", COMMIT_SECONDS)
+    assert status["booted"] == "B", status
     assert str(read_slots(machine.disk).b.attributes) == "P2 T0 S1"
     scene.note("the new system", said.text.partition("failed: ")[2])
 
