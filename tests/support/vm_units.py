@@ -82,12 +82,13 @@ class Placed:
     ) -> dict[str, Any]:
         """Wait until the machine's report of a unit is so; none yet is an empty one."""
         try:
-            return wait_until(
-                lambda: found if check(found := self.reports.get(name, {})) else None, name, seconds, pause=0.5
+            (report,) = wait_until(
+                lambda: (found,) if check(found := self.reports.get(name, {})) else None, name, seconds, pause=0.5
             )
         except TimeoutError as error:
             journal = self.machine.shell.try_run("journalctl --no-pager -n 40 -u careen-agent")[1]
             raise TimeoutError(f"{error}\n{self._site.node(self._node)}\n{journal}") from None
+        return report
 
     def wait_active(self, name: str, active: str = "active") -> dict[str, Any]:
         """Wait until the machine tells that a unit is in this active state."""

@@ -85,7 +85,7 @@ def test_units_of_every_kind(begin: Begin, scene: Scene) -> None:
     assert not placed.reports["tock.service"]["launched"]
 
     assert placed.wait_active("door.socket")["sub"] == "listening"
-    shell.try_run("busybox nc -w 1 127.0.0.1 7777 </dev/null")
+    shell.try_run("timeout 5 busybox nc 127.0.0.1 7777 </dev/null")
     assert placed.wait_active("door.service")["sub"] == "running"
     time.sleep(10)
     assert placed.show("door.service", "ActiveState") == {"ActiveState": "active"}, "its socket started it"
