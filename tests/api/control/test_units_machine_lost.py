@@ -53,7 +53,7 @@ async def test_the_units_of_a_machine_that_dies_run_elsewhere(stage, own_plane: 
         audit = AuditReader(own_plane.audit_log)
         await scene.fleet.power_off(dead)
         ledger.dead.add(dead)
-        await ledger.until(lambda: all(ledger.place(name) for name in lost), "all run again", 120)
+        await ledger.until(lambda: all(ledger.place(name) not in ("", dead) for name in lost), "all run again", 240)
         last = scene.witness.sightings(LEASES, f"{AGENT_LEASE_PREFIX}{dead}")[-1].at
         due = last + SILENCE_SECONDS + GRACE_SECONDS
         taken = {name: ledger.began[name, ledger.place(name)] - due for name in lost}
