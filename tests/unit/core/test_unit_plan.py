@@ -293,6 +293,15 @@ def test_what_runs_without_an_order_and_without_a_unit_is_stopped_by_an_order(cl
     assert cluster.told("m1") == {}
 
 
+def test_a_stray_unit_with_a_name_too_long_for_an_object_holds_up_no_others(cluster: UnitCluster) -> None:
+    stray = "x" * 248 + ".service"
+    cluster.agents["m1"][stray] = {"hash": "1" * 40, "launched": True}
+    cluster.obey("m1")
+    cluster.set_unit("a.service", options="MachineID=id-m1")
+    cluster.settle()
+    assert cluster.told("m1") == {"a.service": "launched"}
+
+
 def test_a_unit_whose_machine_is_just_being_told_of_it_is_not_moved(cluster: UnitCluster) -> None:
     cluster.set_unit("a.service")
     cluster.step()
