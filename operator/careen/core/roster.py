@@ -73,6 +73,8 @@ class Roster:
         self._asked: dict[tuple[str, tuple[str, ...]], Refusal | None] = {}
         self._pending: dict[str, tuple[str, tuple[Place, ...]]] = {}
         """Decisions that are being written, with the version of the object that they were made from."""
+        self._changed = False
+        """Whether what a placement follows from is another than before: then what was asked counts no more."""
         self._open_units: set[str] = set()
         """Full names whose status was not as it should be, or that were moved, or refused, when last looked at."""
         self._open_machines: set[str] = set()
@@ -82,13 +84,12 @@ class Roster:
         snapshot = fleet.snapshot
         if not snapshot.units and not self._known.units and not any(self._list_involved(snapshot)):
             return Look()
-        dirty, machines, changed = self._take(fleet, now)
+        dirty, machines = self._take(fleet, now)
         known = self._known
         placements = self._placer.place(known.specs, known.targets, known.current, now, self._rules)
-        changed = changed or placements.decisions != self._placements.decisions
-        self._placements = placements
-        if changed:
+        if self._changed or placements.decisions != self._placements.decisions:
             self._asked.clear()
+        self._placements = placements
         names = dirty | self._open_units | {decision.unit for decision in placements.decisions}
         names |= placements.refusals.keys()
         writes = self._write_units(snapshot, names)
@@ -105,25 +106,27 @@ class Roster:
             if machine.units.holdings or machine.units.reports:
                 yield name
 
-    def _take(self, fleet: Fleet, now: float) -> tuple[set[str], set[str], bool]:
-        """Take in a snapshot: names of units and of machines that are to be looked at, and whether anything changed."""
+    def _take(self, fleet: Fleet, now: float) -> tuple[set[str], set[str]]:
+        """Take in a snapshot: names of units and of machines that are to be looked at."""
         snapshot, known = fleet.snapshot, self._known
+        self._changed = self._rules != snapshot.unit_rules
         self._now, self._rules = now, snapshot.unit_rules
         dirty = self._take_units(snapshot.units)
         targets = self._make_targets(fleet)
         come_or_gone = targets.keys() ^ known.targets.keys()
-        changed = bool(dirty or come_or_gone) or any(known.targets[name] is not t for name, t in targets.items())
+        if come_or_gone or any(known.targets[name] is not target for name, target in targets.items()):
+            self._changed = True
         known.targets = targets
         silent = (t for t in targets.values() if t.silent_since is not None)
         lost = frozenset(t.name for t in silent if now >= (t.silent_since or 0.0) + self._rules.grace_seconds)
         machines = self._take_machines(snapshot, dirty)
         dirty.update(self._list_concerned(come_or_gone | (lost ^ known.lost)))
-        changed = changed or bool(machines) or lost != known.lost
+        self._changed = self._changed or lost != known.lost
         known.lost = lost
         dirty |= {name for name in list(self._pending) if not self._is_pending(name, snapshot)}
         for name in dirty:
             self._derive(name)
-        return dirty, machines | self._open_machines, changed
+        return dirty, machines | self._open_machines
 
     def _list_concerned(self, machines: Set[str]) -> Iterator[str]:
         """Units that were put on one of these machines, or are there."""
@@ -169,7 +172,7 @@ class Roster:
         claims = [unit for unit in known.claims.get(name, {}).values() if not unit.deleting]
         if not claims:
             known.valid.pop(name, None)
-            known.specs.pop(name, None)
+            self._changed = known.specs.pop(name, None) is not None or self._changed
             return
         unit = known.valid[name] = min(claims, key=lambda each: (each.created, each.name))
         spec = unit.spec
@@ -178,6 +181,7 @@ class Roster:
             spec = replace(spec, requirements=GLOBAL)
         if known.specs.get(name) != spec:
             known.specs[name] = spec
+            self._changed = True
 
     def _make_targets(self, fleet: Fleet) -> dict[str, Target]:
         snapshot, before = fleet.snapshot, self._known.targets
@@ -241,7 +245,8 @@ class Roster:
                 del held[name]
         for name in here - gone:
             held.setdefault(name, set()).add(machine)
-        dirty |= gone | here | before.reports.keys() | after.reports.keys()
+        # Only these, not all units of the machine: a global one is to be looked at on all machines.
+        dirty.update(after.list_changed(before))
 
     def _derive(self, name: str) -> None:
         """The unit's places."""
@@ -253,6 +258,7 @@ class Roster:
         before = known.stored.get(name)
         if before is not None and before == made and [p.ready for p in before] == [p.ready for p in made]:
             made = before
+        self._changed = self._changed or known.current.get(name, ()) is not made
         for places in (known.stored, known.current):
             if made:
                 places[name] = made
@@ -263,6 +269,7 @@ class Roster:
         """Whether a decision's write is still on its way. One that is not, or did not come through, counts no more."""
         unit, (version, places) = self._known.valid.get(name), self._pending[name]
         if unit is not None and unit.resource_version == version and ("Unit", unit.name) in snapshot.busy:
+            self._changed = self._changed or self._known.current.get(name) is not places
             self._known.current[name] = places
             return True
         del self._pending[name]
