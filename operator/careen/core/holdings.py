@@ -84,7 +84,8 @@ class MachineUnits:
         """Names of units of which it is to hold, or says, another thing than before."""
         names = self.holdings.keys() | self.reports.keys() | before.holdings.keys() | before.reports.keys()
         for name in names:
-            if self.holdings.get(name) != before.holdings.get(name) or self.reports.get(name) != before.reports.get(name):
+            same = self.holdings.get(name) == before.holdings.get(name)
+            if not same or self.reports.get(name) != before.reports.get(name):
                 yield name
 
 
