@@ -82,32 +82,29 @@ class Roster:
     def look(self, fleet: Fleet, now: float) -> Look:
         """Decide where units run, and what has to be written for it."""
         snapshot = fleet.snapshot
-        if not snapshot.units and not self._known.units and not any(self._list_involved(snapshot)):
+        involved = (m for m in snapshot.machines.values() if m.units.holdings or m.units.reports)
+        if not snapshot.units and not self._known.units and not any(True for _ in involved):
             return Look()
-        dirty, machines = self._take(fleet, now)
+        dirty, told, machines = self._take(fleet, now)
         known = self._known
         placements = self._placer.place(known.specs, known.targets, known.current, now, self._rules)
         if self._changed or placements.decisions != self._placements.decisions:
             self._asked.clear()
         self._placements = placements
-        names = dirty | self._open_units | {decision.unit for decision in placements.decisions}
-        names |= placements.refusals.keys()
+        decided = {decision.unit for decision in placements.decisions}
+        names = dirty | told | self._open_units | decided | placements.refusals.keys()
         writes = self._write_units(snapshot, names)
         for name in names:
+            if name not in dirty and name not in decided and self._is_global(name):
+                continue  # What a machine says of it means nothing to the others, of which there may be thousands.
             machines.update(self._placer.roles_of(name), known.held.get(name, ()))
             machines.update(place.machine for place in known.stored.get(name, ()))
         orders = self._write_machines(snapshot, machines)
         movement = Movement(placements.blocked, placements.moving, self._ask)
         return Look(movement, (*writes, *orders), placements.wake_at)
 
-    @staticmethod
-    def _list_involved(snapshot: Snapshot) -> Iterator[str]:
-        for name, machine in snapshot.machines.items():
-            if machine.units.holdings or machine.units.reports:
-                yield name
-
-    def _take(self, fleet: Fleet, now: float) -> tuple[set[str], set[str]]:
-        """Take in a snapshot: names of units and of machines that are to be looked at."""
+    def _take(self, fleet: Fleet, now: float) -> tuple[set[str], set[str], set[str]]:
+        """Take in a snapshot: names of units that changed, of those that machines have news of, and of machines."""
         snapshot, known = fleet.snapshot, self._known
         self._changed = self._rules != snapshot.unit_rules
         self._now, self._rules = now, snapshot.unit_rules
@@ -119,14 +116,15 @@ class Roster:
         known.targets = targets
         silent = (t for t in targets.values() if t.silent_since is not None)
         lost = frozenset(t.name for t in silent if now >= (t.silent_since or 0.0) + self._rules.grace_seconds)
-        machines = self._take_machines(snapshot, dirty)
+        told: set[str] = set()
+        machines = self._take_machines(snapshot, told)
         dirty.update(self._list_concerned(come_or_gone | (lost ^ known.lost)))
         self._changed = self._changed or lost != known.lost
         known.lost = lost
         dirty |= {name for name in list(self._pending) if not self._is_pending(name, snapshot)}
-        for name in dirty:
+        for name in dirty | told:
             self._derive(name)
-        return dirty, machines | self._open_machines
+        return dirty, told, machines | self._open_machines
 
     def _list_concerned(self, machines: Set[str]) -> Iterator[str]:
         """Units that were put on one of these machines, or are there."""
@@ -213,8 +211,8 @@ class Roster:
                 targets[name] = old if old == made and old is not None else made
         return targets
 
-    def _take_machines(self, snapshot: Snapshot, dirty: set[str]) -> set[str]:
-        """Take in what machines hold; the names of those where it has changed. dirty: units that are concerned."""
+    def _take_machines(self, snapshot: Snapshot, told: set[str]) -> set[str]:
+        """Take in what machines hold; the names of those where it has changed. told: units that are concerned."""
         known, changed = self._known, set()
         for name in known.targets:
             machine = snapshot.machines.get(name)
@@ -223,20 +221,20 @@ class Roster:
             if known.uids.get(name) != uid:
                 known.uids[name] = uid
                 changed.add(name)
-                dirty.update(n for n, places in known.stored.items() if any(p.machine == name for p in places))
+                told.update(n for n, places in known.stored.items() if any(p.machine == name for p in places))
             if before is units:
                 continue
             known.machines[name] = units
             if before != units:
                 changed.add(name)
-                self._index(name, before or NO_UNITS, units, dirty)
+                self._index(name, before or NO_UNITS, units, told)
         if len(known.machines) != len(known.targets):
             for name in known.machines.keys() - known.targets.keys():
-                self._index(name, known.machines.pop(name), NO_UNITS, dirty)
+                self._index(name, known.machines.pop(name), NO_UNITS, told)
                 del known.uids[name]
         return changed
 
-    def _index(self, machine: str, before: MachineUnits, after: MachineUnits, dirty: set[str]) -> None:
+    def _index(self, machine: str, before: MachineUnits, after: MachineUnits, told: set[str]) -> None:
         held = self._known.held
         gone, here = set(before.list_held()), set(after.list_held())
         for name in gone - here:
@@ -246,7 +244,7 @@ class Roster:
         for name in here - gone:
             held.setdefault(name, set()).add(machine)
         # Only these, not all units of the machine: a global one is to be looked at on all machines.
-        dirty.update(after.list_changed(before))
+        told.update(after.list_changed(before))
 
     def _derive(self, name: str) -> None:
         """The unit's places."""
@@ -373,8 +371,7 @@ class Roster:
 
     def _stored_role(self, machine: str, unit: str) -> Role | None:
         """What a unit is there for. Of a global unit nothing is stored: what is decided of it holds at once."""
-        spec = self._known.specs.get(unit)
-        if spec is not None and spec.requirements.global_:
+        if self._is_global(unit):
             return self._placer.seats_on(machine).get(unit)
         places = self._known.stored.get(unit, ())
         return next((place.role for place in places if place.machine == machine), None)
@@ -393,6 +390,10 @@ class Roster:
             fresh = [found[name] for name in sorted(found.keys() - self._placements.blocked.keys())]
             self._asked[key] = found.get(machine) or next(iter(fresh), None)
         return self._asked[key]
+
+    def _is_global(self, name: str) -> bool:
+        spec = self._known.specs.get(name)
+        return spec is not None and spec.requirements.global_
 
     def _must_go(self, name: str) -> bool:
         spec = self._known.specs.get(name)

@@ -46,6 +46,11 @@ def test_news_of_one_unit_is_no_cause_to_look_at_the_others_of_its_machine(monke
     report(cluster, "m1", "a.service", "exited")
     assert [action.name for action in cluster.plan().actions] == ["a.service"]
     assert (looked, written) == (["a.service"], ["machine"]), "not five units on eight machines"
+    cluster.settle()
+    written.clear()
+    report(cluster, "m1", "g1.service", "exited")
+    assert [action.name for action in cluster.plan().actions] == ["g1.service"]
+    assert written == ["machine"], "the other seven are told nothing by it"
 
 
 def test_news_that_move_nothing_do_not_renew_the_question_who_may_be_activated(
