@@ -111,8 +111,7 @@ class Roster:
         dirty = self._take_units(snapshot.units)
         targets = self._make_targets(fleet)
         come_or_gone = targets.keys() ^ known.targets.keys()
-        if come_or_gone or any(known.targets[name] is not target for name, target in targets.items()):
-            self._changed = True
+        self._changed |= bool(come_or_gone) or any(known.targets[name] is not each for name, each in targets.items())
         known.targets = targets
         silent = (t for t in targets.values() if t.silent_since is not None)
         lost = frozenset(t.name for t in silent if now >= (t.silent_since or 0.0) + self._rules.grace_seconds)
@@ -284,8 +283,8 @@ class Roster:
         left |= set() if adopts else holders - standing - yielding
         for machine in holders:
             yield machine, Role.LEAVE if machine in left else Role.YIELD if machine in yielding else Role.RUN
-        # What is still being stopped elsewhere is waited for, unless nobody can tell.
-        waits = bool(left - known.lost)
+        # What is still being stopped elsewhere is waited for, unless nobody can tell and it may run twice.
+        waits = bool(left if unit is not None and unit.spec.stays_single else left - known.lost)
         for machine in standing - holders:
             if machine in known.targets:
                 yield machine, Role.WAIT if waits else Role.RUN
@@ -345,7 +344,8 @@ class Roster:
         known = self._known
         for place in unit.placements or ():
             there, machine = known.machines.get(place.node), snapshot.machines.get(place.node)
-            if there is None or place.node in known.lost or there.holds(unit.full_name):
+            given_up = place.node in known.lost and not unit.spec.stays_single
+            if there is None or given_up or there.holds(unit.full_name):
                 continue
             if machine is None or not machine.reported or ("Node", place.node) in snapshot.busy:
                 return True

@@ -264,6 +264,31 @@ def test_a_unit_that_must_not_run_twice_waits_for_its_machine(cluster: UnitClust
     assert cluster.placements("k.service") == [("m1", False)]
 
 
+@pytest.mark.parametrize("cause", ["follows", "metadata", "rival"])
+def test_nor_does_it_run_twice_when_it_has_to_leave_a_silent_machine(cluster: UnitCluster, cause: str) -> None:
+    for machine in ("m1", "m2"):
+        cluster.describe(machine, metadata={"disk": "big"})
+    cluster.set_unit("a.service")
+    cluster.set_unit("k.service", onSilence="Keep", options="MachineOf=a.service" if cause == "follows" else "")
+    if cause != "follows":
+        cluster.set_unit("k.service", onSilence="Keep", options="MachineID=id-m1")
+    cluster.settle()
+    assert cluster.where("k.service") == ["m1"]
+    silence(cluster, "m1", 600.0)
+    if cause == "metadata":
+        cluster.set_unit("k.service", onSilence="Keep", options="MachineMetadata=disk=big")
+        cluster.describe("m1", metadata={})
+    elif cause == "rival":
+        cluster.set_unit("z.service", options="MachineID=id-m1", onSilence="Keep")
+        cluster.set_unit("k.service", onSilence="Keep", options="MachineID=id-m2")
+    cluster.settle(machines=["m2", "m3"])
+    assert cluster.where("k.service") == ["m1"], "nobody knows whether it runs on m1"
+    assert cluster.condition("k.service", "Placed")[1:] == ("Moving", "on m2 as soon as it is stopped on m1")
+    cluster.facts |= {"silent": frozenset()}
+    cluster.settle()
+    assert cluster.where("k.service") == ["m2"]
+
+
 def test_a_node_that_was_made_again_takes_up_what_the_machine_holds(cluster: UnitCluster) -> None:
     cluster.set_unit("a.service")
     cluster.set_unit("g.service", options="Global=true")
