@@ -328,12 +328,12 @@ class Roster:
         if first is not unit:
             return Whereabouts(rival=first.name)
         roles = self._placer.roles_of(name)
-        held = sorted(known.held.get(name, ()))
         return Whereabouts(
             roles=roles,
             refusal=self._placements.refusals.get(name),
-            reports={m: report for m in held if (report := self._report(name, m)) is not None},
+            reports={m: told for m in sorted(known.held.get(name, ())) if (told := self._report(name, m)) is not None},
             uids={machine: uid for machine in roles if (uid := known.uids.get(machine))},
+            lost=known.lost,
         )
 
     def _is_unsure(self, snapshot: Snapshot, unit: Unit) -> bool:

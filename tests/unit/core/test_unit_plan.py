@@ -259,9 +259,25 @@ def test_units_of_a_silent_machine_are_put_elsewhere_after_the_grace_period(clus
 def test_a_unit_that_must_not_run_twice_waits_for_its_machine(cluster: UnitCluster) -> None:
     cluster.set_unit("k.service", onSilence="Keep")
     cluster.settle()
+    cluster.writes.clear()
     silence(cluster, "m1", 600.0)
-    assert cluster.settle(machines=["m2", "m3"]) == 0
+    cluster.settle(machines=["m2", "m3"])
+    assert names(cluster) == [("WriteUnit", "k.service")]
     assert cluster.placements("k.service") == [("m1", False)]
+
+
+def test_what_a_silent_machine_said_last_does_not_make_a_unit_ready(cluster: UnitCluster) -> None:
+    cluster.set_unit("k.service", onSilence="Keep")
+    cluster.set_unit("g.service", options="Global=true")
+    cluster.settle()
+    silence(cluster, "m1", 600.0)
+    cluster.settle(machines=["m2", "m3"])
+    for unit in ("k.service", "g.service"):
+        told = ("False", "AgentSilent", "nobody knows how it is on silent m1")
+        assert (cluster.condition(unit, "Ready"), cluster.where(unit)[0]) == (told, "m1")
+    cluster.facts |= {"silent": frozenset()}
+    cluster.settle()
+    assert cluster.condition("k.service", "Ready")[0] == cluster.condition("g.service", "Ready")[0] == "True"
 
 
 @pytest.mark.parametrize("cause", ["follows", "metadata", "rival"])
