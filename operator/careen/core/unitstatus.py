@@ -168,7 +168,9 @@ def _find_fault(unit: Unit, where: Whereabouts, valid: Row, taken: Row, placed: 
 
 def _judge_ready(unit: Unit, where: Whereabouts, standing: list[str], placed: Row) -> Row:
     left = [machine for machine, role in sorted(where.roles.items()) if role not in STANDING]
-    if left:
+    # A dead machine that it has left may stay for days, and holds up nothing: where it belongs it may be up.
+    waits = Role.WAIT in where.roles.values() or any(machine not in where.lost for machine in left)
+    if left and (waits or not standing):
         return False, Reason.STOPPING if not standing else Reason.MOVING, placed[2]
     if not unit.spec.placeable:
         return True, Reason.INACTIVE, ""

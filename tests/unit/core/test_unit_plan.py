@@ -251,6 +251,8 @@ def test_units_of_a_silent_machine_are_put_elsewhere_after_the_grace_period(clus
     assert cluster.placements("a.service") == [("m2", False)]
     assert {write.name for write in cluster.writes if isinstance(write, SetUnits)} == {"m1", "m2"}
     assert cluster.told("m1")["a.service"] == "removed", "for the day that it comes back"
+    assert cluster.condition("a.service", "Placed")[1:] == ("Moving", "on m2 and not yet stopped on m1")
+    assert cluster.condition("a.service", "Ready")[0] == "True", "it runs where it belongs"
     cluster.facts |= {"silent": frozenset()}
     cluster.settle()
     assert cluster.where("a.service") == ["m2"]
@@ -300,6 +302,7 @@ def test_nor_does_it_run_twice_when_it_has_to_leave_a_silent_machine(cluster: Un
     cluster.settle(machines=["m2", "m3"])
     assert cluster.where("k.service") == ["m1"], "nobody knows whether it runs on m1"
     assert cluster.condition("k.service", "Placed")[1:] == ("Moving", "on m2 as soon as it is stopped on m1")
+    assert cluster.condition("k.service", "Ready")[:2] == ("False", "Moving")
     cluster.facts |= {"silent": frozenset()}
     cluster.settle()
     assert cluster.where("k.service") == ["m2"]
