@@ -316,7 +316,7 @@ class Roster:
                 if write is None:
                     continue
                 self._open_units.add(name)
-                if self._is_unsure(snapshot, unit):
+                if name in decided and self._is_unsure(snapshot, unit):
                     continue
                 writes.append(write)
                 if where.rival is None and name in decided:

@@ -326,6 +326,24 @@ def test_a_node_that_was_made_again_takes_up_what_the_machine_holds(cluster: Uni
     assert cluster.documents["a.service"]["status"]["placements"][0]["nodeUID"] == "uid-again"
 
 
+def test_a_node_made_again_under_a_dead_machine_hides_neither_a_unit_nor_moves_it(cluster: UnitCluster) -> None:
+    cluster.set_unit("k.service", onSilence="Keep", options="MachineMetadata=disk=big")
+    for machine in ("m1", "m2"):
+        cluster.describe(machine, metadata={"disk": "big"})
+    cluster.settle()
+    cluster.held["m1"] = {"spec": {"metadata": {"disk": "big"}}, "status": {}}
+    cluster.change("m1", uid="uid-again", boot_id="")
+    cluster.boot("m1")
+    silence(cluster, "m1", 600.0)
+    cluster.settle(machines=["m2", "m3"])
+    assert cluster.condition("k.service", "Ready")[:2] == ("False", "AgentSilent")
+    cluster.describe("m1", metadata={})
+    for _ in range(5):
+        cluster.step()
+        cluster.obey("m2")
+    assert cluster.where("k.service") == ["m1"], "it may run there still, and must not run twice"
+
+
 def test_what_runs_without_an_order_and_without_a_unit_is_stopped_by_an_order(cluster: UnitCluster) -> None:
     cluster.agents["m1"]["Old_thing.service"] = {"hash": "1" * 40, "launched": True}
     cluster.obey("m1")
