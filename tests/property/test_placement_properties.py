@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from careen.api.requirements import Requirements
+from careen.core.fitness import explain, group_reasons
 from careen.core.placement import Placer, place
 from careen.core.places import STANDING, Place, Placements, Role, Rules, Target, UnitSpec
 
@@ -192,6 +193,18 @@ def test_who_could_have_a_place_has_one(world: Any) -> None:
         assert name in found.refusals
         for machine in machines.values():
             assert not takes(specs, there.get(machine.name, set()), machine, unit)
+
+
+@given(worlds())
+@settings(max_examples=100, deadline=None)
+def test_the_reasons_are_those_of_each_machine(world: Any) -> None:
+    placer = Placer()
+    current = settle(apply({}, placer.place(*world, {}, 100.0)))
+    found = placer.place(*world, current, 100.0).refusals
+    board = placer._board
+    for name in board.homeless:
+        faults = [explain(board, name, machine) for machine in board.targets]
+        assert found[name] == group_reasons(name, [fault.text for fault in faults if fault is not None])
 
 
 def takes(specs: Mapping[str, UnitSpec], names: set[str], machine: Target, unit: UnitSpec) -> bool:

@@ -26,6 +26,8 @@ OPTIONS = {
     "w@2.service": ("", "Conflicts=w@*.service"),
 }
 SURGING = frozenset({"a.service", "w@1.service"})
+SINGLE = frozenset({"b.service", "d.service"})
+"""Units that must not run twice, whatever is known of a silent machine."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,10 @@ class Story:
             self.cluster.describe(name, metadata={"zone": "xy"[number % 2]})
         self.silent: set[str] = set()
         self.left: set[str] = set()
+        self.unheard: set[str] = set()
+        """Machines that were silent for too long: a unit may run there and elsewhere, unless it must not."""
         self.doubted: set[str] = set()
-        """Machines that were silent for too long, or that were registered anew: a unit may run there and elsewhere."""
+        """Machines that were registered anew, or told too late: a unit may run there and elsewhere."""
         self.late: list[WriteUnit | SetUnits] = []
         """Writes that have not arrived yet, of leaders that may be none any more."""
         self.edits = 0
@@ -93,12 +97,10 @@ class Story:
             self.set(name)
 
     def set(self, name: str, state: str = "launched") -> None:
-        placement = {"placement": {"surge": True}} if name in SURGING else {}
+        more = {"placement": {"surge": True}} if name in SURGING else {"onSilence": "Keep"} if name in SINGLE else {}
         content = f"[Unit]\nDescription={self.edits}\n{CONTENT}"
         options = self.wanted[name]
-        self.cluster.set_unit(
-            name.replace("@", "-"), options=options, state=state, name=name, content=content, **placement
-        )
+        self.cluster.set_unit(name.replace("@", "-"), options=options, state=state, name=name, content=content, **more)
 
     def happen(self, step: Step) -> None:
         cluster, machine, unit = self.cluster, step.machine, step.unit
@@ -115,7 +117,7 @@ class Story:
                     cluster.drop_unit(unit.replace("@", "-"))
             case "silence":
                 self.silent.add(machine)
-                self.doubted.add(machine)
+                self.unheard.add(machine)
             case "speak":
                 self.silent.discard(machine)
             case "leave":
@@ -182,7 +184,8 @@ class Story:
                 rivals = [other for other in there if other != name and conflicts(self.wanted[name], other)]
                 assert not rivals, f"{name} and {rivals} are on {machine}"
         for name, options in self.wanted.items():
-            sure = [machine for machine in cluster.where(name) if machine not in self.doubted]
+            doubted = self.doubted if name in SINGLE else self.doubted | self.unheard
+            sure = [machine for machine in cluster.where(name) if machine not in doubted]
             assert "Global" in options or len(sure) <= 1 + (name in SURGING), f"{name} is on {sure}"
 
     def end(self) -> None:

@@ -33,6 +33,8 @@ class Board:
         """Weight of what stands and of what is leaving, by machine."""
         self.order: list[tuple[int, str, str]] = []
         """Load, machine id and name of the machines that take units, least loaded first."""
+        self.closed: dict[str, set[str]] = {}
+        """The other machines, by why they do not."""
         self.groups: dict[str, dict[str, int]] = {}
         """How many of a group stand on each machine."""
         self.limits: dict[str, dict[int, int]] = {}
@@ -109,6 +111,8 @@ class Board:
             found.add(target.name)
         if target.closed is None:
             insort(self.order, (self.load[target.name], target.machine_id, target.name))
+        else:
+            self.closed.setdefault(target.closed, set()).add(target.name)
         self.touched.add(target.name)
 
     def drop_target(self, name: str) -> None:
@@ -290,6 +294,8 @@ class Board:
             found.discard(target.name)
         if target.closed is None:
             del self.order[bisect_left(self.order, (self.load[target.name], target.machine_id, target.name))]
+        else:
+            self.closed[target.closed].discard(target.name)
 
 
 def _add(counts: dict[_Key, int], key: _Key, number: int) -> None:

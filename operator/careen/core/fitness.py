@@ -1,7 +1,7 @@
 """Whether a machine is able to run a unit, why not, and which of those that are able is the best."""
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Set
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -24,6 +24,8 @@ class Fault(NamedTuple):
 
 CLOSED, LEFT, ID, METADATA, PEER, GROUP, CAPACITY = "closed", "left", "id", "metadata", "peer", "group", "capacity"
 """Kinds of faults, beside CONFLICT and REPLACE."""
+BEING_LEFT = "still being stopped there"
+NOT_UNDERSTOOD = "it can't be understood, so it stays where it is"
 
 
 def explain(board: Board, name: str, machine: str, *, beside: Container[str] = ()) -> Fault | None:
@@ -46,7 +48,7 @@ def _explain_closed(board: Board, name: str, machine: str) -> Fault | None:
     if closed is not None and not board.asks(name).global_:
         return Fault(CLOSED, closed)
     if machine in board.places.get(name, ()):
-        return Fault(LEFT, "still being stopped there")
+        return Fault(LEFT, BEING_LEFT)
     return None
 
 
@@ -54,16 +56,28 @@ def _explain_machine(board: Board, name: str, machine: str, beside: Container[st
     wanted, target = board.asks(name), board.targets[machine]
     if board.is_pinned(name):
         there = board.places.get(name, {}).get(machine) in STANDING
-        return None if there else Fault(ID, "it can't be understood, so it stays where it is")
+        return None if there else Fault(ID, NOT_UNDERSTOOD)
     if wanted.machine_id is not None and machine not in board.find_by_id(wanted.machine_id):
-        return Fault(ID, f"MachineID is not {wanted.machine_id}")
+        return Fault(ID, _tell_id(wanted.machine_id))
     for key, values in wanted.machine_metadata:
         if target.metadata.get(key) not in values:
-            return Fault(METADATA, f"MachineMetadata {key} is not {' or '.join(values)}")
+            return Fault(METADATA, _tell_metadata(key, values))
     for peer in wanted.machine_of:
         if board.places.get(peer, {}).get(machine) not in STANDING and peer not in beside:
-            return Fault(PEER, f"MachineOf {peer}, which is not there")
+            return Fault(PEER, _tell_peer(peer))
     return None
+
+
+def _tell_id(machine_id: str) -> str:
+    return f"MachineID is not {machine_id}"
+
+
+def _tell_metadata(key: str, values: Iterable[str]) -> str:
+    return f"MachineMetadata {key} is not {' or '.join(values)}"
+
+
+def _tell_peer(peer: str) -> str:
+    return f"MachineOf {peer}, which is not there"
 
 
 def _explain_others(board: Board, name: str, machine: str, stands: bool) -> Fault | None:
@@ -278,8 +292,10 @@ def _takes_family(board: Board, name: str, family: list[str], machine: str) -> b
 
 
 def explain_all(board: Board, name: str) -> NoPlace:
-    """Why no machine takes the unit, in groups."""
-    return group_reasons(name, (fault.text for m in board.targets if (fault := explain(board, name, m)) is not None))
+    """Why no machine takes the unit, which stands nowhere, in groups."""
+    texts, rest = _tell_by_indexes(board, name, board.targets.keys())
+    texts.update(fault.text for machine in rest if (fault := explain(board, name, machine)) is not None)
+    return _group(name, texts)
 
 
 def explain_stuck(board: Board, name: str) -> NoPlace:
@@ -294,11 +310,45 @@ def explain_stuck(board: Board, name: str) -> NoPlace:
             return f"would push {replaced[0]} off"
         return "not able to run all units that must be beside it"
 
-    own = board.places.get(name, ())
-    return group_reasons(name, (tell(machine) for machine in board.targets if machine not in own))
+    texts, rest = _tell_by_indexes(board, name, board.targets.keys() - board.places.get(name, {}).keys())
+    texts.update(tell(machine) for machine in rest)
+    return _group(name, texts)
+
+
+def _tell_by_indexes(board: Board, name: str, machines: Set[str]) -> tuple[Counter[str], set[str]]:
+    """Texts of the faults that `explain` finds first, and machines that are to be looked at one by one.
+
+    Mostly few are left: a unit may wait for ever for what no machine has, and each plan says why.
+    """
+    wanted, texts = board.asks(name), Counter[str]()
+    left = set(machines)
+
+    def put_off(found: set[str], text: str) -> None:
+        if found:
+            texts[text] += len(found)
+            left.difference_update(found)
+
+    for text, closed in board.closed.items():
+        if not wanted.global_:
+            put_off(left & closed, text)
+    put_off(left & board.places.get(name, {}).keys(), BEING_LEFT)
+    if board.is_pinned(name):
+        put_off(set(left), NOT_UNDERSTOOD)
+    if wanted.machine_id is not None:
+        put_off(left - board.find_by_id(wanted.machine_id), _tell_id(wanted.machine_id))
+    for key, values in wanted.machine_metadata:
+        put_off(left - board.find_by_metadata(((key, values),)), _tell_metadata(key, values))
+    for peer in wanted.machine_of:
+        there = {machine for machine, role in board.places.get(peer, {}).items() if role in STANDING}
+        put_off(left - there, _tell_peer(peer))
+    return texts, left
 
 
 def group_reasons(name: str, texts: Iterable[str]) -> NoPlace:
     """What machines say, one text each, as a refusal."""
-    groups = sorted(Counter(texts).items(), key=lambda pair: (-pair[1], pair[0]))
+    return _group(name, Counter(texts))
+
+
+def _group(name: str, texts: Counter[str]) -> NoPlace:
+    groups = sorted(texts.items(), key=lambda pair: (-pair[1], pair[0]))
     return NoPlace(name, tuple((number, text) for text, number in groups))

@@ -1,5 +1,7 @@
 """Units as objects, and what machines are to hold of them and say that they hold: a part of the snapshot."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -77,6 +79,14 @@ class MachineUnits:
         """Whether it is here and no order to remove it was given."""
         holding = self.holdings.get(name)
         return holding.kept if holding is not None else self.holds(name)
+
+    def list_changed(self, before: MachineUnits) -> Iterator[str]:
+        """Names of units of which it is to hold, or says, another thing than before."""
+        names = self.holdings.keys() | self.reports.keys() | before.holdings.keys() | before.reports.keys()
+        for name in names:
+            same = self.holdings.get(name) == before.holdings.get(name)
+            if not same or self.reports.get(name) != before.reports.get(name):
+                yield name
 
 
 NO_UNITS = MachineUnits()

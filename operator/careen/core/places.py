@@ -67,6 +67,11 @@ class UnitSpec:
         """Whether it is to have a place at all: a template never is, only its instances."""
         return self.desired != "inactive" and not split_name(self.name).is_template
 
+    @property
+    def stays_single(self) -> bool:
+        """Whether it must never run twice: it waits also for a silent machine that it has to leave."""
+        return self.on_silence == "Keep"
+
 
 @dataclass(frozen=True, slots=True)
 class Target:

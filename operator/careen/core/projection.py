@@ -14,6 +14,9 @@ from careen.units.globs import match_glob
 from .holdings import REMOVED, Holding, MachineUnits, Unit
 from .places import Role
 
+MOST_NAME = 253
+"""Characters of an object's name. A unit's may be longer, and one entry that can't be holds up all others."""
+
 
 @dataclass(frozen=True, slots=True)
 class Seats:
@@ -82,6 +85,6 @@ def _order(unit: Unit) -> Holding:
 def _guess(name: str, there: MachineUnits, unit: Unit | None) -> Holding:
     """An entry for what is here without one: the Node was made again, and the machine has kept its units."""
     found = there.reports[name].hash or (unit.hash if unit is not None else None) or "0" * 40
-    known = unit.name if unit is not None else re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
+    known = unit.name if unit is not None else re.sub(r"[^a-z0-9.]+", "-", name.lower())[:MOST_NAME].strip("-.")
     desired = unit.spec.desired if unit is not None and unit.spec.placeable else REMOVED
     return Holding(name, known or "unknown", found, desired)

@@ -73,6 +73,8 @@ class Roster:
         self._asked: dict[tuple[str, tuple[str, ...]], Refusal | None] = {}
         self._pending: dict[str, tuple[str, tuple[Place, ...]]] = {}
         """Decisions that are being written, with the version of the object that they were made from."""
+        self._changed = False
+        """Whether what a placement follows from is another than before: then what was asked counts no more."""
         self._open_units: set[str] = set()
         """Full names whose status was not as it should be, or that were moved, or refused, when last looked at."""
         self._open_machines: set[str] = set()
@@ -80,50 +82,48 @@ class Roster:
     def look(self, fleet: Fleet, now: float) -> Look:
         """Decide where units run, and what has to be written for it."""
         snapshot = fleet.snapshot
-        if not snapshot.units and not self._known.units and not any(self._list_involved(snapshot)):
+        involved = (m for m in snapshot.machines.values() if m.units.holdings or m.units.reports)
+        if not snapshot.units and not self._known.units and not any(True for _ in involved):
             return Look()
-        dirty, machines, changed = self._take(fleet, now)
+        dirty, told, machines = self._take(fleet, now)
         known = self._known
         placements = self._placer.place(known.specs, known.targets, known.current, now, self._rules)
-        changed = changed or placements.decisions != self._placements.decisions
-        self._placements = placements
-        if changed:
+        if self._changed or placements.decisions != self._placements.decisions:
             self._asked.clear()
-        names = dirty | self._open_units | {decision.unit for decision in placements.decisions}
-        names |= placements.refusals.keys()
+        self._placements = placements
+        decided = {decision.unit for decision in placements.decisions}
+        names = dirty | told | self._open_units | decided | placements.refusals.keys()
         writes = self._write_units(snapshot, names)
         for name in names:
+            if name not in dirty and name not in decided and self._is_global(name):
+                continue  # What a machine says of it means nothing to the others, of which there may be thousands.
             machines.update(self._placer.roles_of(name), known.held.get(name, ()))
             machines.update(place.machine for place in known.stored.get(name, ()))
         orders = self._write_machines(snapshot, machines)
         movement = Movement(placements.blocked, placements.moving, self._ask)
         return Look(movement, (*writes, *orders), placements.wake_at)
 
-    @staticmethod
-    def _list_involved(snapshot: Snapshot) -> Iterator[str]:
-        for name, machine in snapshot.machines.items():
-            if machine.units.holdings or machine.units.reports:
-                yield name
-
-    def _take(self, fleet: Fleet, now: float) -> tuple[set[str], set[str], bool]:
-        """Take in a snapshot: names of units and of machines that are to be looked at, and whether anything changed."""
+    def _take(self, fleet: Fleet, now: float) -> tuple[set[str], set[str], set[str]]:
+        """Take in a snapshot: names of units that changed, of those that machines have news of, and of machines."""
         snapshot, known = fleet.snapshot, self._known
+        self._changed = self._rules != snapshot.unit_rules
         self._now, self._rules = now, snapshot.unit_rules
         dirty = self._take_units(snapshot.units)
         targets = self._make_targets(fleet)
         come_or_gone = targets.keys() ^ known.targets.keys()
-        changed = bool(dirty or come_or_gone) or any(known.targets[name] is not t for name, t in targets.items())
+        self._changed |= bool(come_or_gone) or any(known.targets[name] is not each for name, each in targets.items())
         known.targets = targets
         silent = (t for t in targets.values() if t.silent_since is not None)
         lost = frozenset(t.name for t in silent if now >= (t.silent_since or 0.0) + self._rules.grace_seconds)
-        machines = self._take_machines(snapshot, dirty)
+        told: set[str] = set()
+        machines = self._take_machines(snapshot, told)
         dirty.update(self._list_concerned(come_or_gone | (lost ^ known.lost)))
-        changed = changed or bool(machines) or lost != known.lost
+        self._changed = self._changed or lost != known.lost
         known.lost = lost
         dirty |= {name for name in list(self._pending) if not self._is_pending(name, snapshot)}
-        for name in dirty:
+        for name in dirty | told:
             self._derive(name)
-        return dirty, machines | self._open_machines, changed
+        return dirty, told, machines | self._open_machines
 
     def _list_concerned(self, machines: Set[str]) -> Iterator[str]:
         """Units that were put on one of these machines, or are there."""
@@ -169,7 +169,7 @@ class Roster:
         claims = [unit for unit in known.claims.get(name, {}).values() if not unit.deleting]
         if not claims:
             known.valid.pop(name, None)
-            known.specs.pop(name, None)
+            self._changed = known.specs.pop(name, None) is not None or self._changed
             return
         unit = known.valid[name] = min(claims, key=lambda each: (each.created, each.name))
         spec = unit.spec
@@ -178,6 +178,7 @@ class Roster:
             spec = replace(spec, requirements=GLOBAL)
         if known.specs.get(name) != spec:
             known.specs[name] = spec
+            self._changed = True
 
     def _make_targets(self, fleet: Fleet) -> dict[str, Target]:
         snapshot, before = fleet.snapshot, self._known.targets
@@ -209,8 +210,8 @@ class Roster:
                 targets[name] = old if old == made and old is not None else made
         return targets
 
-    def _take_machines(self, snapshot: Snapshot, dirty: set[str]) -> set[str]:
-        """Take in what machines hold; the names of those where it has changed. dirty: units that are concerned."""
+    def _take_machines(self, snapshot: Snapshot, told: set[str]) -> set[str]:
+        """Take in what machines hold; the names of those where it has changed. told: units that are concerned."""
         known, changed = self._known, set()
         for name in known.targets:
             machine = snapshot.machines.get(name)
@@ -219,20 +220,20 @@ class Roster:
             if known.uids.get(name) != uid:
                 known.uids[name] = uid
                 changed.add(name)
-                dirty.update(n for n, places in known.stored.items() if any(p.machine == name for p in places))
+                told.update(n for n, places in known.stored.items() if any(p.machine == name for p in places))
             if before is units:
                 continue
             known.machines[name] = units
             if before != units:
                 changed.add(name)
-                self._index(name, before or NO_UNITS, units, dirty)
+                self._index(name, before or NO_UNITS, units, told)
         if len(known.machines) != len(known.targets):
             for name in known.machines.keys() - known.targets.keys():
-                self._index(name, known.machines.pop(name), NO_UNITS, dirty)
+                self._index(name, known.machines.pop(name), NO_UNITS, told)
                 del known.uids[name]
         return changed
 
-    def _index(self, machine: str, before: MachineUnits, after: MachineUnits, dirty: set[str]) -> None:
+    def _index(self, machine: str, before: MachineUnits, after: MachineUnits, told: set[str]) -> None:
         held = self._known.held
         gone, here = set(before.list_held()), set(after.list_held())
         for name in gone - here:
@@ -241,7 +242,8 @@ class Roster:
                 del held[name]
         for name in here - gone:
             held.setdefault(name, set()).add(machine)
-        dirty |= gone | here | before.reports.keys() | after.reports.keys()
+        # Only these, not all units of the machine: a global one is to be looked at on all machines.
+        told.update(after.list_changed(before))
 
     def _derive(self, name: str) -> None:
         """The unit's places."""
@@ -253,6 +255,7 @@ class Roster:
         before = known.stored.get(name)
         if before is not None and before == made and [p.ready for p in before] == [p.ready for p in made]:
             made = before
+        self._changed = self._changed or known.current.get(name, ()) is not made
         for places in (known.stored, known.current):
             if made:
                 places[name] = made
@@ -263,6 +266,7 @@ class Roster:
         """Whether a decision's write is still on its way. One that is not, or did not come through, counts no more."""
         unit, (version, places) = self._known.valid.get(name), self._pending[name]
         if unit is not None and unit.resource_version == version and ("Unit", unit.name) in snapshot.busy:
+            self._changed = self._changed or self._known.current.get(name) is not places
             self._known.current[name] = places
             return True
         del self._pending[name]
@@ -279,8 +283,8 @@ class Roster:
         left |= set() if adopts else holders - standing - yielding
         for machine in holders:
             yield machine, Role.LEAVE if machine in left else Role.YIELD if machine in yielding else Role.RUN
-        # What is still being stopped elsewhere is waited for, unless nobody can tell.
-        waits = bool(left - known.lost)
+        # What is still being stopped elsewhere is waited for, unless nobody can tell and it may run twice.
+        waits = bool(left if unit is not None and unit.spec.stays_single else left - known.lost)
         for machine in standing - holders:
             if machine in known.targets:
                 yield machine, Role.WAIT if waits else Role.RUN
@@ -312,7 +316,7 @@ class Roster:
                 if write is None:
                     continue
                 self._open_units.add(name)
-                if self._is_unsure(snapshot, unit):
+                if name in decided and self._is_unsure(snapshot, unit):
                     continue
                 writes.append(write)
                 if where.rival is None and name in decided:
@@ -324,12 +328,12 @@ class Roster:
         if first is not unit:
             return Whereabouts(rival=first.name)
         roles = self._placer.roles_of(name)
-        held = sorted(known.held.get(name, ()))
         return Whereabouts(
             roles=roles,
             refusal=self._placements.refusals.get(name),
-            reports={m: report for m in held if (report := self._report(name, m)) is not None},
+            reports={m: told for m in sorted(known.held.get(name, ())) if (told := self._report(name, m)) is not None},
             uids={machine: uid for machine in roles if (uid := known.uids.get(machine))},
+            lost=known.lost,
         )
 
     def _is_unsure(self, snapshot: Snapshot, unit: Unit) -> bool:
@@ -340,7 +344,8 @@ class Roster:
         known = self._known
         for place in unit.placements or ():
             there, machine = known.machines.get(place.node), snapshot.machines.get(place.node)
-            if there is None or place.node in known.lost or there.holds(unit.full_name):
+            given_up = place.node in known.lost and not unit.spec.stays_single
+            if there is None or given_up or there.holds(unit.full_name):
                 continue
             if machine is None or not machine.reported or ("Node", place.node) in snapshot.busy:
                 return True
@@ -366,8 +371,7 @@ class Roster:
 
     def _stored_role(self, machine: str, unit: str) -> Role | None:
         """What a unit is there for. Of a global unit nothing is stored: what is decided of it holds at once."""
-        spec = self._known.specs.get(unit)
-        if spec is not None and spec.requirements.global_:
+        if self._is_global(unit):
             return self._placer.seats_on(machine).get(unit)
         places = self._known.stored.get(unit, ())
         return next((place.role for place in places if place.machine == machine), None)
@@ -386,6 +390,10 @@ class Roster:
             fresh = [found[name] for name in sorted(found.keys() - self._placements.blocked.keys())]
             self._asked[key] = found.get(machine) or next(iter(fresh), None)
         return self._asked[key]
+
+    def _is_global(self, name: str) -> bool:
+        spec = self._known.specs.get(name)
+        return spec is not None and spec.requirements.global_
 
     def _must_go(self, name: str) -> bool:
         spec = self._known.specs.get(name)

@@ -127,9 +127,10 @@ class Seating:
                 self.board.set_role(name, machine, after)
 
     def _role_for(self, name: str) -> Role:
-        """A new place waits for the old one to be left, unless nobody can tell whether it has been."""
-        places = self.board.places.get(name, {}).items()
-        left = any(role is Role.LEAVE and machine not in self._lost for machine, role in places)
+        """A new place waits for the old one to be left, unless nobody can tell and the unit may run twice."""
+        places, unit = self.board.places.get(name, {}).items(), self.board.units.get(name)
+        doubted = self._lost if unit is None or not unit.stays_single else ()
+        left = any(role is Role.LEAVE and machine not in doubted for machine, role in places)
         return Role.WAIT if left else Role.RUN
 
     def _check(self, name: str) -> None:

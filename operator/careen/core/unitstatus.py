@@ -1,6 +1,6 @@
 """The status of a unit: where it was put and why, or why nowhere, and what its machines report of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from careen.api.meta import MAX_MESSAGE
@@ -29,6 +29,8 @@ class Whereabouts:
     """What machines say of it, by machine, in the order of their names."""
     uids: Mapping[str, str] = field(default_factory=dict)
     """UIDs of the Nodes in `roles`; none for one that is being made again."""
+    lost: Set[str] = frozenset()
+    """Machines that have been silent for longer than the grace period: what they said last means nothing any more."""
 
 
 def is_as_wanted(unit: Unit, report: Report | None) -> bool:
@@ -166,10 +168,15 @@ def _find_fault(unit: Unit, where: Whereabouts, valid: Row, taken: Row, placed: 
 
 def _judge_ready(unit: Unit, where: Whereabouts, standing: list[str], placed: Row) -> Row:
     left = [machine for machine, role in sorted(where.roles.items()) if role not in STANDING]
-    if left:
+    # A dead machine that it has left may stay for days, and holds up nothing: where it belongs it may be up.
+    waits = Role.WAIT in where.roles.values() or any(machine not in where.lost for machine in left)
+    if left and (waits or not standing):
         return False, Reason.STOPPING if not standing else Reason.MOVING, placed[2]
     if not unit.spec.placeable:
         return True, Reason.INACTIVE, ""
+    lost = [machine for machine in standing if machine in where.lost]
+    if lost:
+        return False, Reason.AGENT_SILENT, f"nobody knows how it is on silent {name_some(lost)}"
     late = [machine for machine in standing if not is_as_wanted(unit, where.reports.get(machine))]
     if not late:
         return True, Reason.PLACED, placed[2]

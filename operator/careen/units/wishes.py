@@ -32,6 +32,9 @@ BEYOND = {
 WIRE = {**FLEET, **BEYOND}
 MOST_WISHES = 64
 """Values of one requirement: each of them may have to be tried on each unit and each machine."""
+MOST_PATTERN = 1024
+"""Characters of a pattern, with its specifiers replaced: by those a short one can grow to megabytes, and making them
+ready for use would hold up whoever reads the unit."""
 
 
 def pick_fleet(wanted: Requirements) -> dict[str, Any]:
@@ -112,6 +115,11 @@ def _find_excess(wanted: Requirements) -> Iterator[str]:
     for key, values in wanted.machine_metadata:
         if len(values) > MOST_WISHES:
             yield f"machineMetadata {quote(key)} must have at most {MOST_WISHES} values, not {len(values)}"
+    for field in ("conflicts", "replaces", "avoids"):
+        for pattern in getattr(wanted, field):
+            if (length := len(pattern)) > MOST_PATTERN:
+                told = quote(f"{pattern[:40]}...")
+                yield f"{WIRE[field]} {told} must have at most {MOST_PATTERN} characters, not {length}"
 
 
 def _find_unmatchable(wanted: Requirements) -> Iterator[str]:

@@ -251,6 +251,8 @@ def test_units_of_a_silent_machine_are_put_elsewhere_after_the_grace_period(clus
     assert cluster.placements("a.service") == [("m2", False)]
     assert {write.name for write in cluster.writes if isinstance(write, SetUnits)} == {"m1", "m2"}
     assert cluster.told("m1")["a.service"] == "removed", "for the day that it comes back"
+    assert cluster.condition("a.service", "Placed")[1:] == ("Moving", "on m2 and not yet stopped on m1")
+    assert cluster.condition("a.service", "Ready")[0] == "True", "it runs where it belongs"
     cluster.facts |= {"silent": frozenset()}
     cluster.settle()
     assert cluster.where("a.service") == ["m2"]
@@ -259,9 +261,51 @@ def test_units_of_a_silent_machine_are_put_elsewhere_after_the_grace_period(clus
 def test_a_unit_that_must_not_run_twice_waits_for_its_machine(cluster: UnitCluster) -> None:
     cluster.set_unit("k.service", onSilence="Keep")
     cluster.settle()
+    cluster.writes.clear()
     silence(cluster, "m1", 600.0)
-    assert cluster.settle(machines=["m2", "m3"]) == 0
+    cluster.settle(machines=["m2", "m3"])
+    assert names(cluster) == [("WriteUnit", "k.service")]
     assert cluster.placements("k.service") == [("m1", False)]
+
+
+def test_what_a_silent_machine_said_last_does_not_make_a_unit_ready(cluster: UnitCluster) -> None:
+    cluster.set_unit("k.service", onSilence="Keep")
+    cluster.set_unit("g.service", options="Global=true")
+    cluster.settle()
+    silence(cluster, "m1", 600.0)
+    cluster.settle(machines=["m2", "m3"])
+    for unit in ("k.service", "g.service"):
+        told = ("False", "AgentSilent", "nobody knows how it is on silent m1")
+        assert (cluster.condition(unit, "Ready"), cluster.where(unit)[0]) == (told, "m1")
+    cluster.facts |= {"silent": frozenset()}
+    cluster.settle()
+    assert cluster.condition("k.service", "Ready")[0] == cluster.condition("g.service", "Ready")[0] == "True"
+
+
+@pytest.mark.parametrize("cause", ["follows", "metadata", "rival"])
+def test_nor_does_it_run_twice_when_it_has_to_leave_a_silent_machine(cluster: UnitCluster, cause: str) -> None:
+    for machine in ("m1", "m2"):
+        cluster.describe(machine, metadata={"disk": "big"})
+    cluster.set_unit("a.service")
+    cluster.set_unit("k.service", onSilence="Keep", options="MachineOf=a.service" if cause == "follows" else "")
+    if cause != "follows":
+        cluster.set_unit("k.service", onSilence="Keep", options="MachineID=id-m1")
+    cluster.settle()
+    assert cluster.where("k.service") == ["m1"]
+    silence(cluster, "m1", 600.0)
+    if cause == "metadata":
+        cluster.set_unit("k.service", onSilence="Keep", options="MachineMetadata=disk=big")
+        cluster.describe("m1", metadata={})
+    elif cause == "rival":
+        cluster.set_unit("z.service", options="MachineID=id-m1", onSilence="Keep")
+        cluster.set_unit("k.service", onSilence="Keep", options="MachineID=id-m2")
+    cluster.settle(machines=["m2", "m3"])
+    assert cluster.where("k.service") == ["m1"], "nobody knows whether it runs on m1"
+    assert cluster.condition("k.service", "Placed")[1:] == ("Moving", "on m2 as soon as it is stopped on m1")
+    assert cluster.condition("k.service", "Ready")[:2] == ("False", "Moving")
+    cluster.facts |= {"silent": frozenset()}
+    cluster.settle()
+    assert cluster.where("k.service") == ["m2"]
 
 
 def test_a_node_that_was_made_again_takes_up_what_the_machine_holds(cluster: UnitCluster) -> None:
@@ -282,6 +326,24 @@ def test_a_node_that_was_made_again_takes_up_what_the_machine_holds(cluster: Uni
     assert cluster.documents["a.service"]["status"]["placements"][0]["nodeUID"] == "uid-again"
 
 
+def test_a_node_made_again_under_a_dead_machine_hides_neither_a_unit_nor_moves_it(cluster: UnitCluster) -> None:
+    cluster.set_unit("k.service", onSilence="Keep", options="MachineMetadata=disk=big")
+    for machine in ("m1", "m2"):
+        cluster.describe(machine, metadata={"disk": "big"})
+    cluster.settle()
+    cluster.held["m1"] = {"spec": {"metadata": {"disk": "big"}}, "status": {}}
+    cluster.change("m1", uid="uid-again", boot_id="")
+    cluster.boot("m1")
+    silence(cluster, "m1", 600.0)
+    cluster.settle(machines=["m2", "m3"])
+    assert cluster.condition("k.service", "Ready")[:2] == ("False", "AgentSilent")
+    cluster.describe("m1", metadata={})
+    for _ in range(5):
+        cluster.step()
+        cluster.obey("m2")
+    assert cluster.where("k.service") == ["m1"], "it may run there still, and must not run twice"
+
+
 def test_what_runs_without_an_order_and_without_a_unit_is_stopped_by_an_order(cluster: UnitCluster) -> None:
     cluster.agents["m1"]["Old_thing.service"] = {"hash": "1" * 40, "launched": True}
     cluster.obey("m1")
@@ -291,6 +353,15 @@ def test_what_runs_without_an_order_and_without_a_unit_is_stopped_by_an_order(cl
     ]
     cluster.settle()
     assert cluster.told("m1") == {}
+
+
+def test_a_stray_unit_with_a_name_too_long_for_an_object_holds_up_no_others(cluster: UnitCluster) -> None:
+    stray = "x" * 248 + ".service"
+    cluster.agents["m1"][stray] = {"hash": "1" * 40, "launched": True}
+    cluster.obey("m1")
+    cluster.set_unit("a.service", options="MachineID=id-m1")
+    cluster.settle()
+    assert cluster.told("m1") == {"a.service": "launched"}
 
 
 def test_a_unit_whose_machine_is_just_being_told_of_it_is_not_moved(cluster: UnitCluster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -117,6 +118,15 @@ def test_what_is_tried_on_every_unit_is_limited() -> None:
     assert errors(*(f"MachineMetadata=a=b{each}" for each in range(65))) == (
         'machineMetadata "a" must have at most 64 values, not 65',
     )
+
+
+def test_a_pattern_that_specifiers_make_long_is_refused_before_it_is_made_ready() -> None:
+    line = "Conflicts=" + "%n" * 900
+    began = time.process_time()
+    found = check_unit("a" * 200 + ".service", f"[Service]\nExecStart=/bin/a\n[X-Fleet]\n{line}\n").errors
+    assert time.process_time() - began < 0.1, "the operator does nothing else meanwhile"
+    told = "a" * 40 + "..."
+    assert found == (f'conflicts "{told}" must have at most 1024 characters, not {208 * 900}',)
 
 
 def test_placement_and_section_are_one_model() -> None:
