@@ -70,7 +70,7 @@ test-chart: setup ## The Helm chart on a real API server (helm is built at the f
 docs: setup ## The documents: commands of README and quick start run as written, links and names checked
 	@$(BIN)/pytest -q tests/docs $(ARGS)
 
-test-vm: setup ## Ten scenarios on virtual machines under software emulation (needs root to build their images once)
+test-vm: setup ## Eight scenarios on virtual machines under software emulation (needs root to build their images once)
 	@tools/packages vm
 	@$(STEP) vm $(BIN)/pytest -q -n 2 --dist worksteal -m short tests/vm $(ARGS)
 

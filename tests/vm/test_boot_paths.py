@@ -74,7 +74,6 @@ def test_an_unhealthy_system_that_systemd_boot_booted_is_left(site: Site, scene:
     assert read_boot_entries(machine.disk) == [GOOD]
 
 
-@pytest.mark.short
 def test_lockdown_is_seen_before_the_drain(site: Site) -> None:
     start(site, options=MachineOptions(words="lockdown=integrity"))
     decision = site.status(NAME)["bootDecision"]

@@ -97,7 +97,6 @@ def test_units_of_every_kind(begin: Begin, scene: Scene) -> None:
     scene.note("each as systemd has it", "web, box@1, box@2 run; once and stays ended well; fails failed, once")
 
 
-@pytest.mark.short
 def test_nothing_stops_while_the_api_server_is_away(begin: Begin, scene: Scene) -> None:
     scene.expect("units: API server away for two minutes, and the agent restarted meanwhile", "nothing has stopped")
     placed = begin()
