@@ -35,9 +35,9 @@ ATTACKS: dict[str, Write] = {
     "another machine's status": status_patch("n2", {"booted": "B"}),
     "another machine's units": status_patch("n2", {"units": AGENT_VALUES["units"]}),
     "own list of units": Write("PATCH", f"{BASE}/nodes/n1", {"spec": {"units": []}}),
-    "a unit's content": Write("PATCH", f"{BASE}/units/web", {"spec": {"content": "[Service]\nExecStart=/bin/sh\n"}}),
-    "a unit's status": Write("PATCH", f"{BASE}/units/web/status", {"status": {"currentState": "launched"}}),
-    "a unit deleted": Write("DELETE", f"{BASE}/units/web"),
+    "a unit's content": Write("PATCH", f"{BASE}/units/web.service", {"spec": {"content": "[Service]\nExecStart=/bin/sh\n"}}),
+    "a unit's status": Write("PATCH", f"{BASE}/units/web.service/status", {"status": {"currentState": "launched"}}),
+    "a unit deleted": Write("DELETE", f"{BASE}/units/web.service"),
     "another machine's status by JSON patch": Write(
         "PATCH", f"{BASE}/nodes/n2/status", [{"op": "add", "path": "/status", "value": {"booted": "B"}}], JSON_PATCH
     ),
@@ -289,5 +289,5 @@ def test_an_agent_reads_a_units_content_and_cannot_list_them(
     plane: Cluster, fleet: None, agent_api: Callable[[str], Api]
 ) -> None:
     agent = agent_api("n1")
-    assert "ExecStart" in agent.get(f"{BASE}/units/web")["spec"]["content"]
+    assert "ExecStart" in agent.get(f"{BASE}/units/web.service")["spec"]["content"]
     assert_forbidden(Write("GET", f"{BASE}/units"), agent)

@@ -101,7 +101,7 @@ def test_the_rules_are_sound_to_the_api_server(installed, admin: Api) -> None:
     """Its own type check of each expression has nothing to say."""
     wait_until(lambda: all(is_checked(each) for each in ours(admin)), "the policies' types are checked", 60)
     checked = ours(admin)
-    assert len(checked) == 5
+    assert len(checked) == 6
     for policy in checked:
         assert policy["status"]["typeChecking"].get("expressionWarnings") in (None, []), policy["metadata"]["name"]
 

@@ -110,6 +110,7 @@ OWN, OTHER = "n1", "n2"
 ALLOWED = {
     "get careen.dev/nodes n1", "get careen.dev/nodes n2", "list careen.dev/nodes", "watch careen.dev/nodes",
     "patch careen.dev/nodes/status n1",
+    "get careen.dev/units n1", "get careen.dev/units n2",
     "create coordination.k8s.io/leases agent-n1", "patch coordination.k8s.io/leases agent-n1",
     "create authentication.k8s.io/selfsubjectreviews", "create authorization.k8s.io/selfsubjectaccessreviews",
     "create authorization.k8s.io/selfsubjectrulesreviews",
@@ -117,7 +118,7 @@ ALLOWED = {
     "get certificates.k8s.io/clustertrustbundles n1", "get certificates.k8s.io/clustertrustbundles n2",
     "list certificates.k8s.io/clustertrustbundles", "watch certificates.k8s.io/clustertrustbundles",
 }  # fmt: skip
-"""All that an agent may do: read the machines, report on its own, say that it lives, and ask who it is."""
+"""All that an agent may do: read the machines and the units that it is told the names of, report on its own, say that it lives, and ask who it is."""
 
 
 @dataclass

@@ -27,8 +27,8 @@ def stop_at(place: str) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def make_plan(snapshot, now):
-    plan = MAKE_PLAN(snapshot, now)
+def make_plan(snapshot, now, roster):
+    plan = MAKE_PLAN(snapshot, now, roster)
     if any(isinstance(action, WriteLock) and action.granted for action in plan.actions):
         stop_at("plan")
     return plan
