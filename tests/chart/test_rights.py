@@ -118,7 +118,8 @@ ALLOWED = {
     "get certificates.k8s.io/clustertrustbundles n1", "get certificates.k8s.io/clustertrustbundles n2",
     "list certificates.k8s.io/clustertrustbundles", "watch certificates.k8s.io/clustertrustbundles",
 }  # fmt: skip
-"""All that an agent may do: read the machines and the units that it is told the names of, report on its own, say that it lives, and ask who it is."""
+"""All that an agent may do: read the machines, and units by their names, report on its own, say that it lives, and ask
+who it is."""
 
 
 @dataclass
