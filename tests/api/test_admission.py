@@ -31,13 +31,14 @@ from careen.sandbox.client import APPLY, JSON_PATCH, Api, ApiError, wait_until
 from careen.sandbox.cluster import Cluster
 from careen.sandbox.controlplane import ControlPlane
 
+UNIT = f"{BASE}/units/web.service"
 ATTACKS: dict[str, Write] = {
     "another machine's status": status_patch("n2", {"booted": "B"}),
     "another machine's units": status_patch("n2", {"units": AGENT_VALUES["units"]}),
     "own list of units": Write("PATCH", f"{BASE}/nodes/n1", {"spec": {"units": []}}),
-    "a unit's content": Write("PATCH", f"{BASE}/units/web.service", {"spec": {"content": "[Service]\nExecStart=/bin/sh\n"}}),
-    "a unit's status": Write("PATCH", f"{BASE}/units/web.service/status", {"status": {"currentState": "launched"}}),
-    "a unit deleted": Write("DELETE", f"{BASE}/units/web.service"),
+    "a unit's content": Write("PATCH", UNIT, {"spec": {"content": "[Service]\nExecStart=/bin/sh\n"}}),
+    "a unit's status": Write("PATCH", f"{UNIT}/status", {"status": {"currentState": "launched"}}),
+    "a unit deleted": Write("DELETE", UNIT),
     "another machine's status by JSON patch": Write(
         "PATCH", f"{BASE}/nodes/n2/status", [{"op": "add", "path": "/status", "value": {"booted": "B"}}], JSON_PATCH
     ),
@@ -289,5 +290,5 @@ def test_an_agent_reads_a_units_content_and_cannot_list_them(
     plane: Cluster, fleet: None, agent_api: Callable[[str], Api]
 ) -> None:
     agent = agent_api("n1")
-    assert "ExecStart" in agent.get(f"{BASE}/units/web.service")["spec"]["content"]
+    assert "ExecStart" in agent.get(UNIT)["spec"]["content"]
     assert_forbidden(Write("GET", f"{BASE}/units"), agent)
