@@ -371,7 +371,7 @@ def explain_result(result: Result) -> list[str]:
         f"       at most {down}, {zone}",
         f"{BROKEN_VERSION}: {broken.rolled_back} machine back by itself, {broken.untouched} never touched; {halted}",
         f"       {broken.reason}",
-        f"{UNIT}: moved {units.moves} times before a boot; boots of a machine that it ran on: {units.interrupted}",
+        f"unit:  {UNIT} moved {units.moves} times; boots while it ran there: {units.interrupted}",
         f"idle:  {idle.writes} writes and {idle.lists} lists by operator and agents in {idle.seconds:g} s",
         "all of it was observed" if result.ok else "NOT all of it was observed",
     ]
