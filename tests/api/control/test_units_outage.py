@@ -19,7 +19,7 @@ MACHINES, COUNT = 50, 250
 RENEW_SECONDS = 3.0
 SILENCE_SECONDS, GRACE_SECONDS = 12.0, 8.0
 OPTIONS = ("--silence-seconds", str(SILENCE_SECONDS), "--unit-grace-seconds", str(GRACE_SECONDS))
-AWAY_SECONDS = 25.0
+AWAY_SECONDS = 120.0
 """More than silence and grace together: who trusted the age of a Lease would move all units when it is back. Two
 minutes at the operator's defaults are less than that."""
 
