@@ -13,8 +13,8 @@ BOOT_SECONDS = 6.0
 JOB_SECONDS = 0.3
 """How long each unit takes to stop, and to start."""
 HANDOVER_SECONDS = 4.0
-"""What may come to a unit's own stop and start: the operator hears that it has stopped, and tells the new machine. Quiet
-processors need 0.3 s; a unit that waits for its machine's boot is down for longer than that boot."""
+"""What may come to a unit's own stop and start: the operator hears that it has stopped, and tells the new machine.
+Quiet processors need 0.3 s; a unit that waits for its machine's boot is down for longer than that boot."""
 PAIRS, SURGED = 30, 30
 PINNED = ("pinned-1.service", "pinned-2.service")
 EVERYWHERE = ("everywhere-1.service", "everywhere-2.service", "everywhere-3.service")
