@@ -101,5 +101,6 @@ def test_goes_on_after_power_cuts(site: Site) -> None:
     machine.cut_power()
     machine.start()
     wait_up(machine, "1", A, "firmware")
-    status = site.wait_phase(NAME, ENDED, "2", DEADMAN_SECONDS)
-    assert (status["step"]["phase"], status["booted"]) == ("Committed", "B"), status
+    # The first attempt is told as RolledBack for the moment until the operator orders the next one.
+    status = site.wait_phase(NAME, ("Committed",), "2", DEADMAN_SECONDS)
+    assert status["booted"] == "B", status
